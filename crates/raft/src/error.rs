@@ -295,7 +295,7 @@ pub enum CampaignError {
         /// Microseconds until it has run out for certain.
         wait_us: u64,
     },
-    /// Part of this node's log cannot be read, or its software is too old: it must not lead.
+    /// Part of this node's log cannot be read, or its disk is stalled: it must not lead.
     Unfit,
 }
 
@@ -307,7 +307,7 @@ impl fmt::Display for CampaignError {
             Self::LeaseHeld { wait_us } => {
                 write!(f, "a leader may hold a lease for another {wait_us} us")
             }
-            Self::Unfit => f.write_str("this node's log is damaged or its software too old"),
+            Self::Unfit => f.write_str("this node's log cannot be read, or its disk is stalled"),
         }
     }
 }
@@ -412,8 +412,6 @@ pub enum StepDownReason {
         /// The first entry that cannot be read.
         index: Index,
     },
-    /// The configuration demands a feature level that this software does not support.
-    FeatureLevel,
 }
 
 impl fmt::Display for StepDownReason {
@@ -424,7 +422,6 @@ impl fmt::Display for StepDownReason {
             Self::Removed => f.write_str("removed from the cluster"),
             Self::DiskStalled => f.write_str("its disk is stalled"),
             Self::Unreadable { index } => write!(f, "its log is unreadable at index {index}"),
-            Self::FeatureLevel => f.write_str("its software is too old"),
         }
     }
 }

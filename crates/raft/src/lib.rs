@@ -4,19 +4,37 @@
 
 extern crate alloc;
 
+mod apply;
+mod backlog;
+mod candidate;
 mod checksum;
+mod common;
 mod config;
+mod configurations;
+mod durability;
 mod effect;
 mod entry;
 mod error;
+mod follower;
+mod forwarded_reads;
 mod input;
+mod invariants;
+mod leader;
+mod log;
 mod membership;
 mod message;
+mod pre_candidate;
 mod quorum;
 mod raft;
 mod recovered;
+mod rng;
+mod role;
+mod snapshot;
 mod status;
+mod tally;
 mod types;
+mod validate;
+mod vote;
 
 pub use checksum::crc32c;
 pub use config::Config;

@@ -1,76 +1,721 @@
-//! skeleton; replaced soon
-#![allow(
-    clippy::todo,
-    missing_docs,
-    unused_variables,
-    clippy::missing_errors_doc,
-    clippy::needless_pass_by_value
-)]
+//! The consensus state machine itself: takes inputs, dispatches them to the role, changes roles.
+
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::*;
+use crate::candidate::Candidate;
+use crate::common::Common;
+use crate::config::Config;
+use crate::effect::{Answer, Effect, HardState, Notice};
+use crate::error::{
+    CampaignError, ChangeError, PeerError, ProposeError, ReadError, StartError, StepDownReason,
+    TransferError,
+};
+use crate::follower::Follower;
+use crate::input::{Input, ReadMode};
+use crate::invariants;
+use crate::leader::Leader;
+use crate::membership::Membership;
+use crate::message::{
+    AppendEntriesReply, AppendOutcome, Conflict, ElectionCause, Envelope, HeartbeatReply, Message,
+    ReadIndexReply, Refusal, SnapshotMeta,
+};
+use crate::pre_candidate::PreCandidate;
+use crate::recovered::Recovered;
+use crate::role::{Next, Role};
+use crate::status::{RoleName, Status};
+use crate::types::{Index, NodeId, RequestId, Term, Time};
+use crate::validate::{check_envelope, feature_level_of};
+use crate::vote::{Electorate, ignores};
 
+/// One server of one Raft group.
+///
+/// It is a value: it has no clock, disk, network or thread. A host gives it [`Input`]s and carries
+/// out the [`Effect`]s; see the crate's documentation for the loop.
 #[derive(Debug)]
-pub struct Raft {}
+pub struct Raft {
+    common: Common,
+    role: Role,
+}
 
 impl Raft {
-    /// `now` is the moment of the start, `seed` decides all randomness.
+    /// Starts a server at `now`, as a follower, from what its disk holds. `seed` decides all its
+    /// randomness: the same seed and inputs give the same effects.
+    ///
+    /// # Errors
+    ///
+    /// When the settings make no sense, or what was recovered is not enough to take part without
+    /// breaking a promise made earlier; see [`StartError`].
     pub fn new(
         config: Config,
         now: Time,
         seed: u64,
         recovered: Recovered,
     ) -> Result<Self, StartError> {
-        todo!()
+        let mut common = Common::new(config, now, seed, recovered)?;
+        let deadline = common.random_election_deadline();
+        let role = Role::Follower(Follower::new(&common, None, deadline));
+        Ok(Self { common, role })
     }
-    /// One piece of news. Effects accumulate until `take_effects`; several steps before one
-    /// `take_effects` are batched into one `Persist` and one `AppendEntries` per peer.
+
+    /// Takes in one piece of news at time `now`, sampled after the news was taken from its queue.
+    /// A `now` before that of an earlier step counts as that one.
+    ///
+    /// Effects accumulate until [`take_effects`](Self::take_effects). Several steps before it are
+    /// batched: into one record for storage and as few messages as can be.
     pub fn step(&mut self, now: Time, input: Input) {
-        todo!()
+        let before = invariants::Before::of(&self.common, &self.role);
+        self.common.now = self.common.now.max(now);
+        let next = self.dispatch(input);
+        self.enter(next);
+        while let Some(envelope) = self.common.next_deferred() {
+            let next = self.receive(envelope);
+            self.enter(next);
+        }
+        self.common.expire_handed_over();
+        let next = self.on_time();
+        self.enter(next);
+        before.check(&self.common, &self.role);
     }
+
+    /// What is to be done, in order. Leaves nothing behind.
+    #[must_use]
     pub fn take_effects(&mut self) -> Vec<Effect> {
-        todo!()
+        let Self { common, role } = self;
+        common.flush_storage();
+        match role {
+            Role::Leader(leader) => leader.flush(common),
+            Role::Follower(follower) => follower.reads.flush(common, follower.leader),
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+        common.flush_apply();
+        invariants::check(common, role);
+        common.take_effects()
     }
-    /// When to step with `Input::Wake`, unless news comes earlier. Ask after `take_effects`.
+
+    /// When to step with [`Input::Wake`] unless there is news before. Ask after
+    /// [`take_effects`](Self::take_effects). `None`: never, only news can change anything.
+    #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        todo!()
+        let common = &self.common;
+        let role = match &self.role {
+            Role::Follower(follower) => follower.on_deadline(common),
+            Role::PreCandidate(pre_candidate) => Some(pre_candidate.deadline),
+            Role::Candidate(candidate) => Some(candidate.deadline),
+            Role::Leader(leader) => leader.deadline(common),
+        };
+        let handed_over = common.handed_over.map(|handed_over| handed_over.deadline);
+        role.into_iter().chain(handed_over).min()
     }
-    pub fn status(&self) -> Status {
-        todo!()
+
+    fn dispatch(&mut self, input: Input) -> Next {
+        match input {
+            Input::Wake => Next::Stay,
+            Input::Receive(envelope) => self.receive(envelope),
+            Input::Propose(proposal) => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.propose(&mut self.common, proposal);
+                } else {
+                    let error = ProposeError::NotLeader { leader: self.leader() };
+                    self.common.answer(Answer::ProposeFailed { id: proposal.id, error });
+                }
+                Next::Stay
+            }
+            Input::Read { id, mode } => {
+                self.read(id, mode);
+                Next::Stay
+            }
+            Input::Change { id, change } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.change(&mut self.common, id, &change);
+                } else {
+                    let result = Err(ChangeError::NotLeader { leader: self.leader() });
+                    self.common.answer(Answer::Change { id, result });
+                }
+                Next::Stay
+            }
+            Input::Transfer { id, to } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.transfer(&mut self.common, id, to);
+                } else {
+                    let result = Err(TransferError::NotLeader { leader: self.leader() });
+                    self.common.answer(Answer::Transfer { id, result });
+                }
+                Next::Stay
+            }
+            Input::Campaign { id } => self.campaign(id),
+            Input::Persisted(seq) => {
+                self.common.persisted(seq);
+                match &mut self.role {
+                    Role::Candidate(candidate) => candidate.on_persisted(&self.common),
+                    Role::Leader(leader) => leader.advance_commit(&mut self.common),
+                    Role::Follower(_) | Role::PreCandidate(_) => Next::Stay,
+                }
+            }
+            Input::Applied(index) => {
+                self.common.applied(index);
+                Next::Stay
+            }
+            Input::Loaded { id, mut result } => {
+                if self.common.loaded_for_apply(id, &mut result) {
+                    return self.give_up_if_unreadable();
+                }
+                match &mut self.role {
+                    Role::Leader(leader) => leader.on_loaded(&mut self.common, id, result),
+                    _ => Next::Stay,
+                }
+            }
+            Input::SnapshotPrepared { to, snapshot } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_snapshot_prepared(&mut self.common, to, snapshot);
+                }
+                Next::Stay
+            }
+            Input::SnapshotFetched { snapshot, complete } => {
+                let fetched = self.common.fetch.take_if(|fetch| fetch.snapshot.id == snapshot);
+                // A candidate has told others how its log ends, so it must not replace it; a
+                // leader needs no snapshot. Who leads next offers one again.
+                if let (Some(fetch), Role::Follower(follower)) = (fetched, &mut self.role) {
+                    follower.on_snapshot_fetched(&mut self.common, &fetch, complete);
+                }
+                Next::Stay
+            }
+            Input::Compact { up_to } => {
+                self.common.compact(up_to);
+                Next::Stay
+            }
+            Input::PeerClosed { peer, incarnation } => {
+                match &mut self.role {
+                    Role::Follower(follower) => {
+                        follower.on_peer_closed(&mut self.common, peer, incarnation);
+                    }
+                    Role::Leader(leader) => leader.on_peer_closed(peer),
+                    Role::PreCandidate(_) | Role::Candidate(_) => {}
+                }
+                Next::Stay
+            }
+        }
     }
-    pub fn config(&self) -> &Config {
-        todo!()
+
+    fn read(&mut self, id: RequestId, mode: ReadMode) {
+        let Self { common, role } = self;
+        let error = match (role, mode) {
+            (Role::Leader(leader), mode) => return leader.read(common, id, mode),
+            (Role::Follower(follower), ReadMode::ReadIndex) => {
+                return follower.reads.add(common, follower.leader, id);
+            }
+            (_, ReadMode::ReadIndex) => ReadError::NoLeader,
+            (_, ReadMode::Lease) => ReadError::NotLeader { leader: self.leader() },
+        };
+        self.common.answer(Answer::Read { id, result: Err(error) });
     }
-    pub fn role(&self) -> RoleName {
-        todo!()
+
+    /// An operator wants this node to lead.
+    fn campaign(&mut self, id: RequestId) -> Next {
+        let common = &mut self.common;
+        let lease_wait = common.lease_kept_until().map_or(0, |until| until.since(common.now));
+        let error = if matches!(self.role, Role::Leader(_)) {
+            CampaignError::AlreadyLeader
+        } else if !common.membership().is_voter(common.node()) {
+            CampaignError::NotVoter
+        } else if lease_wait > 0 {
+            CampaignError::LeaseHeld { wait_us: lease_wait }
+        } else if !common.may_campaign() {
+            CampaignError::Unfit
+        } else {
+            let term = common.term().next();
+            common.answer(Answer::Campaign { id, result: Ok(term) });
+            return Next::Campaign(ElectionCause::Forced);
+        };
+        common.answer(Answer::Campaign { id, result: Err(error) });
+        Next::Stay
     }
-    pub fn term(&self) -> Term {
-        todo!()
+
+    /// The log cannot be read where the state machine must go on: somebody else has to lead.
+    fn give_up_if_unreadable(&self) -> Next {
+        match (self.common.unreadable, &self.role) {
+            (Some(index), Role::Leader(_)) => Next::StepDown(StepDownReason::Unreadable { index }),
+            _ => Next::Stay,
+        }
     }
+
+    fn on_time(&mut self) -> Next {
+        let Self { common, role } = self;
+        match role {
+            Role::Follower(follower) => follower.on_time(common),
+            Role::PreCandidate(pre_candidate) => pre_candidate.on_time(common),
+            Role::Candidate(candidate) => candidate.on_time(common),
+            Role::Leader(leader) => leader.on_time(common),
+        }
+    }
+
+    // Messages.
+
+    /// A message arrived. First what is true of every message, then what the role makes of it.
+    fn receive(&mut self, envelope: Envelope) -> Next {
+        if let Err(why) = self.check_address(&envelope).and_then(|()| check_envelope(&envelope)) {
+            self.refuse(&envelope, why);
+            return Next::Stay;
+        }
+        if let Message::Refused(why) = envelope.message {
+            self.common.notice(Notice::RefusedBy { peer: envelope.from, why });
+            return Next::Stay;
+        }
+        let Some(envelope) = self.check_incarnation(envelope) else { return Next::Stay };
+        let level = feature_level_of(&envelope.message);
+        if level > self.common.config.feature_level {
+            let supported = self.common.config.feature_level;
+            self.common.notice(Notice::FeatureLevel { level, supported });
+            return Next::Stay;
+        }
+        let electorate = self.electorate();
+        if ignores(electorate, &envelope.message) {
+            // Thesis 4.2.3: not even the term is taken over. A pre-vote is refused politely.
+            if let Message::PreVote(m) = envelope.message {
+                self.common.on_pre_vote(electorate, envelope.from, m);
+            }
+            return Next::Stay;
+        }
+        if envelope.term > self.common.term() {
+            if self.is_reply_of_stranger(&envelope) {
+                return Next::Stay;
+            }
+            // §5.1: whoever sees a higher term takes it over and follows.
+            self.follow_higher_term(&envelope);
+        } else if envelope.term < self.common.term() {
+            self.answer_stale(&envelope);
+            return Next::Stay;
+        }
+        self.receive_current(envelope)
+    }
+
+    fn check_address(&self, envelope: &Envelope) -> Result<(), PeerError> {
+        let config = &self.common.config;
+        if envelope.cluster != config.cluster {
+            return Err(PeerError::WrongCluster { found: envelope.cluster });
+        }
+        if envelope.group != config.group {
+            return Err(PeerError::WrongGroup { found: envelope.group });
+        }
+        if envelope.to != config.node || envelope.from == config.node || envelope.from == NodeId(0)
+        {
+            return Err(PeerError::WrongAddress { to: envelope.to });
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, envelope: &Envelope, why: PeerError) {
+        let from = envelope.from;
+        let told = !matches!(envelope.message, Message::Refused(_)) && from != NodeId(0);
+        let refusal = match why {
+            PeerError::WrongCluster { .. } => {
+                Some(Refusal::WrongCluster { cluster: self.common.config.cluster })
+            }
+            PeerError::WrongIncarnation { known, .. } => Some(Refusal::WrongIncarnation { known }),
+            _ => None,
+        };
+        if let Some(refusal) = refusal.filter(|_| told) {
+            self.common.send_now(from, Message::Refused(refusal));
+        }
+        self.common.notice(Notice::Refused { from, why });
+    }
+
+    /// Lets through what comes from a stranger, or from the data directory that counts as the
+    /// member. The first message of a member that was never heard from waits until the disk holds
+    /// which directory that was.
+    fn check_incarnation(&mut self, envelope: Envelope) -> Option<Envelope> {
+        let Envelope { from, incarnation: found, .. } = envelope;
+        let common = &mut self.common;
+        let Some(member) = common.membership().member(from) else { return Some(envelope) };
+        let bound = member.incarnation.is_some();
+        match common.known_incarnation(from) {
+            Some(known) if known != found => {
+                self.refuse(&envelope, PeerError::WrongIncarnation { known, found });
+                None
+            }
+            Some(_) if bound || common.seen_is_durable() => Some(envelope),
+            _ => {
+                common.see_incarnation(from, found);
+                common.defer(envelope);
+                None
+            }
+        }
+    }
+
+    fn electorate(&self) -> Electorate {
+        let common = &self.common;
+        let hears_from_leader = match &self.role {
+            Role::Leader(leader) => leader.hears_from_quorum(common),
+            _ => common.is_sticky(),
+        };
+        let keeps_lease = common.lease_kept_until().is_some_and(|until| common.now < until)
+            || (matches!(self.role, Role::Leader(_))
+                && common.configurations.longest_lease_us().is_some()
+                && hears_from_leader);
+        Electorate { hears_from_leader, keeps_lease }
+    }
+
+    /// The answer of a server outside the configuration counts for nothing, not even its term: a
+    /// removed server must not depose a leader.
+    fn is_reply_of_stranger(&self, envelope: &Envelope) -> bool {
+        let reply = matches!(
+            envelope.message,
+            Message::PreVoteReply(_)
+                | Message::RequestVoteReply(_)
+                | Message::AppendEntriesReply(_)
+                | Message::HeartbeatReply(_)
+                | Message::InstallSnapshotReply(_)
+                | Message::ReadIndexReply(_)
+        );
+        reply && !self.common.membership().contains(envelope.from)
+    }
+
+    fn follow_higher_term(&mut self, envelope: &Envelope) {
+        let Envelope { from, term, .. } = *envelope;
+        let leader = is_of_leader(&envelope.message).then_some(from);
+        self.leave_role(StepDownReason::HigherTerm { term, from });
+        self.common.set_term(term);
+        self.become_follower(leader);
+    }
+
+    /// A message of an older term: whoever still believes in that term is told (§5.1).
+    fn answer_stale(&mut self, envelope: &Envelope) {
+        let common = &mut self.common;
+        let from = envelope.from;
+        match &envelope.message {
+            Message::PreVote(m) => {
+                let deaf = Electorate { hears_from_leader: true, keeps_lease: false };
+                common.on_pre_vote(deaf, from, *m);
+            }
+            Message::RequestVote(m) => {
+                common.on_request_vote(from, envelope.term, *m);
+            }
+            Message::AppendEntries(m) => {
+                // Figure 2, AppendEntries 1. Only the envelope's term matters.
+                let prev_index = m.prev_log.index;
+                let conflict = Conflict { term: None, first_index: prev_index };
+                let outcome = AppendOutcome::Refused { prev_index, conflict };
+                let extension = bytes::Bytes::new();
+                let reply = AppendEntriesReply { outcome, round: 0, extension };
+                common.send(from, Message::AppendEntriesReply(reply));
+            }
+            Message::Heartbeat(_) | Message::CommitNotice(_) | Message::InstallSnapshot(_) => {
+                let reply = HeartbeatReply {
+                    round: 0,
+                    verified: Index::ZERO,
+                    feature_level: common.config.feature_level,
+                    clock: common.now,
+                };
+                common.send(from, Message::HeartbeatReply(reply));
+            }
+            Message::ReadIndex(m) => {
+                let reply = ReadIndexReply { attempt: m.attempt, index: None };
+                common.send(from, Message::ReadIndexReply(reply));
+            }
+            _ => {}
+        }
+    }
+
+    /// A message of the current term.
+    fn receive_current(&mut self, envelope: Envelope) -> Next {
+        let Envelope { from, term, message, .. } = envelope;
+        if is_of_leader(&message) && !self.accept_leader(from) {
+            return Next::Stay;
+        }
+        let electorate = self.electorate();
+        let Self { common, role } = self;
+        match (role, message) {
+            // Rules of every role.
+            (_, Message::PreVote(m)) => {
+                common.on_pre_vote(electorate, from, m);
+                Next::Stay
+            }
+            (_, Message::RequestVote(m)) => {
+                let granted = common.on_request_vote(from, term, m);
+                // §5.2: whoever grants a vote gives the candidate time to win.
+                if granted { Next::Voted } else { Next::Stay }
+            }
+
+            (Role::Follower(follower), Message::AppendEntries(m)) => {
+                follower.on_append_entries(common, from, m);
+                Next::Stay
+            }
+            (Role::Follower(follower), Message::Heartbeat(m)) => {
+                follower.on_heartbeat(common, from, m);
+                Next::Stay
+            }
+            (Role::Follower(follower), Message::CommitNotice(m)) => {
+                follower.on_commit_notice(common, m);
+                Next::Stay
+            }
+            (Role::Follower(follower), Message::InstallSnapshot(m)) => {
+                follower.on_install_snapshot(common, from, m.snapshot);
+                Next::Stay
+            }
+            (Role::Follower(follower), Message::ReadIndexReply(m)) => {
+                if follower.leader == Some(from) {
+                    follower.on_read_index_reply(common, m);
+                }
+                Next::Stay
+            }
+            (Role::Follower(follower), Message::TimeoutNow) => {
+                if follower.leader == Some(from) && common.may_campaign() {
+                    return Next::Campaign(ElectionCause::Transfer);
+                }
+                Next::Stay
+            }
+
+            (Role::PreCandidate(pre_candidate), Message::PreVoteReply(m)) => {
+                pre_candidate.on_reply(common, from, m)
+            }
+            (Role::Candidate(candidate), Message::RequestVoteReply(m)) => {
+                candidate.on_reply(common, from, m)
+            }
+
+            (Role::Leader(leader), Message::AppendEntriesReply(m)) => {
+                leader.on_append_entries_reply(common, from, &m)
+            }
+            (Role::Leader(leader), Message::HeartbeatReply(m)) => {
+                leader.on_heartbeat_reply(common, from, m)
+            }
+            (Role::Leader(leader), Message::InstallSnapshotReply(m)) => {
+                leader.on_install_snapshot_reply(common, from, m)
+            }
+            (Role::Leader(leader), Message::ReadIndex(m)) => {
+                leader.on_read_index(common, from, m);
+                Next::Stay
+            }
+            (_, Message::ReadIndex(m)) => {
+                let reply = ReadIndexReply { attempt: m.attempt, index: None };
+                common.send(from, Message::ReadIndexReply(reply));
+                Next::Stay
+            }
+            // Answers to questions of a role that is over.
+            _ => Next::Stay,
+        }
+    }
+
+    /// Whether `from` may lead the current term; if so, it is followed (§5.2).
+    fn accept_leader(&mut self, from: NodeId) -> bool {
+        let leader = match &mut self.role {
+            Role::Leader(_) => Some(self.common.node()),
+            Role::Follower(follower) => follower.leader,
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        };
+        match leader {
+            Some(leader) if leader == from => true,
+            Some(leader) => {
+                self.common
+                    .notice(Notice::Refused { from, why: PeerError::SecondLeader { leader } });
+                false
+            }
+            None => {
+                self.become_follower(Some(from));
+                true
+            }
+        }
+    }
+
+    // Roles.
+
+    /// The only way from one role to another by a role's own wish.
+    fn enter(&mut self, next: Next) {
+        match next {
+            Next::Stay => {}
+            Next::Follow => self.become_follower(None),
+            Next::Voted => {
+                self.become_follower(None);
+                let deadline = self.common.random_election_deadline();
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.deadline = deadline;
+                }
+            }
+            Next::PreCampaign => {
+                self.abandon_follower();
+                let pre_candidate = PreCandidate::new(&mut self.common);
+                let next = pre_candidate.verdict(&self.common);
+                self.role = Role::PreCandidate(pre_candidate);
+                self.enter(next);
+            }
+            Next::Campaign(cause) => {
+                self.abandon_follower();
+                self.role = Role::Candidate(Candidate::new(&mut self.common, cause));
+            }
+            Next::Lead => {
+                assert!(
+                    self.common.durability.hard_state_is_durable()
+                        && self.common.hard_state.voted_for == Some(self.common.node()),
+                    "Election Safety (Figure 3): leading without a durable vote for oneself"
+                );
+                let leader = Leader::new(&mut self.common);
+                self.role = Role::Leader(Box::new(leader));
+                self.common.leader_known(self.common.node());
+            }
+            Next::StepDown(why) => {
+                self.leave_role(why);
+                self.become_follower(None);
+            }
+        }
+    }
+
+    fn become_follower(&mut self, leader: Option<NodeId>) {
+        self.abandon_follower();
+        // A higher term alone is no reason to wait longer: the candidate that brought it may be one
+        // that cannot win. Only a leader's word and a granted vote restart the timer (§5.2).
+        let deadline = match &self.role {
+            Role::Follower(follower) => follower.deadline,
+            Role::PreCandidate(pre_candidate) => pre_candidate.deadline,
+            Role::Candidate(candidate) => candidate.deadline,
+            Role::Leader(_) => self.common.random_election_deadline(),
+        };
+        let follower = Follower::new(&self.common, leader, deadline);
+        self.role = Role::Follower(follower);
+        if let Some(leader) = leader {
+            self.common.leader_known(leader);
+        }
+    }
+
+    /// Answers what waits for a leader that is followed no more.
+    fn abandon_follower(&mut self) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.reads.abandon(&mut self.common);
+        }
+    }
+
+    /// Answers what waits for this leader's own leadership.
+    fn leave_role(&mut self, why: StepDownReason) {
+        let Self { common, role } = self;
+        if let Role::Leader(leader) = role {
+            let term = common.term();
+            common.notice(Notice::SteppedDown { term, why });
+            leader.abandon(common);
+            // A deposed leader has no leader to be loyal to.
+            common.leader_contact = None;
+        }
+    }
+
+    // Views.
+
+    /// The settings.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.common.config
+    }
+
+    /// The role that the server plays.
+    #[must_use]
+    pub const fn role(&self) -> RoleName {
+        self.role.name()
+    }
+
+    /// The current term.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.common.term()
+    }
+
+    /// The leader of the current term, if known.
+    #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        todo!()
+        match &self.role {
+            Role::Leader(_) => Some(self.common.node()),
+            Role::Follower(follower) => follower.leader,
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
     }
-    pub fn commit_index(&self) -> Index {
-        todo!()
+
+    /// The highest index known to be committed.
+    #[must_use]
+    pub const fn commit_index(&self) -> Index {
+        self.common.commit_index
     }
-    pub fn applied(&self) -> Index {
-        todo!()
+
+    /// The highest index that the state machine has reported.
+    #[must_use]
+    pub const fn applied(&self) -> Index {
+        self.common.applying.applied()
     }
-    /// Configuration in force (the latest in the log).
+
+    /// The configuration in force: the latest in the log, committed or not.
+    #[must_use]
     pub fn membership(&self) -> &Arc<Membership> {
-        todo!()
+        self.common.membership()
     }
-    /// Term of the entry at `index`; `None` behind the log or before its start (the compacted entry itself is known).
+
+    /// The term of the entry at `index`. `None` behind the log's end and before its start, of
+    /// which the last compacted entry is still known.
+    #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
-        todo!()
+        self.common.log.term_at(index)
     }
-    /// What a snapshot at `index` stands for; `None` unless applied and not before the log start.
+
+    /// The runs of terms of the log behind its start: first index and term of each, ascending.
+    pub fn terms(&self) -> impl Iterator<Item = (Index, Term)> + '_ {
+        self.common.log.runs()
+    }
+
+    /// What a snapshot of the state machine at `index` stands for. `None` unless `index` is
+    /// applied, not before the log's start, and has a configuration.
+    #[must_use]
     pub fn snapshot_meta(&self, index: Index) -> Option<SnapshotMeta> {
-        todo!()
+        let common = &self.common;
+        if index > common.applying.applied() || common.installing.is_some() {
+            return None;
+        }
+        let term = common.log.term_at(index)?;
+        let membership = common.configurations.at(index).clone();
+        let id = crate::types::LogId::new(index, term);
+        (!membership.is_empty()).then_some(SnapshotMeta { id, membership })
     }
-    /// The whole hard state as it will next be written.
-    pub fn hard_state(&self) -> &HardState {
-        todo!()
+
+    /// Term, vote and seen incarnations. The commit index in it is the one last written.
+    #[must_use]
+    pub const fn hard_state(&self) -> &HardState {
+        &self.common.hard_state
     }
+
+    /// Everything worth seeing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let common = &self.common;
+        let (membership_index, membership) = common.configurations.latest();
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        };
+        Status {
+            node: common.node(),
+            role: self.role(),
+            term: common.term(),
+            voted_for: common.hard_state.voted_for,
+            leader: self.leader(),
+            compacted: common.log.base(),
+            last_log: common.log.last(),
+            durable_index: common.durability.index(),
+            commit_index: common.commit_index,
+            applied: common.applying.applied(),
+            membership: membership.clone(),
+            membership_index,
+            unapplied_bytes: common.backlog.bytes(),
+            tail_bytes: common.log.tail_bytes(),
+            unreadable: common.unreadable,
+            writing_since: common.durability.writing_since(),
+            fetching: common.fetch.as_ref().map(|fetch| fetch.snapshot.id),
+            peers: leader.map_or_else(Vec::new, |leader| leader.peers()),
+            transfer_to: leader.and_then(|leader| leader.transfer_to()),
+        }
+    }
+}
+
+/// Whether only the leader of the envelope's term can have sent the message.
+const fn is_of_leader(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::AppendEntries(_)
+            | Message::Heartbeat(_)
+            | Message::CommitNotice(_)
+            | Message::InstallSnapshot(_)
+            | Message::TimeoutNow
+    )
 }

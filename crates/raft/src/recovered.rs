@@ -4,7 +4,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
+use crate::config::Config;
 use crate::effect::HardState;
+use crate::error::StartError;
 use crate::membership::Membership;
 use crate::message::SnapshotMeta;
 use crate::types::{Index, LogId, Term};
@@ -41,5 +43,60 @@ impl Recovered {
     pub fn new(membership: Arc<Membership>, boot_nonce: u64) -> Self {
         let snapshot = SnapshotMeta { id: LogId::ZERO, membership };
         Self { snapshot, boot_nonce, ..Self::default() }
+    }
+
+    /// Whether what was recovered makes sense, and is enough to take part again.
+    pub(crate) fn validate(&self, config: &Config) -> Result<(), StartError> {
+        let inconsistent = |what| Err(StartError::Inconsistent { what });
+        let compacted = self.snapshot.id.index;
+        if !self.damaged.is_empty() {
+            return Err(StartError::Damaged { ranges: self.damaged.clone() });
+        }
+        if self.last_index < compacted {
+            return Err(StartError::LogLost { expected: compacted, last_index: self.last_index });
+        }
+        let expected = self.applied.max(self.hard_state.commit);
+        if expected > self.last_index {
+            return Err(StartError::LogLost { expected, last_index: self.last_index });
+        }
+        if self.applied < compacted {
+            return Err(StartError::StateMachineBehind { applied: self.applied, compacted });
+        }
+        let first = self.terms.first().map(|(index, _)| *index);
+        if first != (self.last_index > compacted).then(|| compacted.next()) {
+            return inconsistent("the runs of terms do not start where the log does");
+        }
+        let runs_ascend =
+            self.terms.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let behind_snapshot =
+            self.terms.first().is_none_or(|(_, term)| *term >= self.snapshot.id.term);
+        if !runs_ascend || !behind_snapshot {
+            return inconsistent("terms decrease");
+        }
+        if self.terms.last().is_some_and(|(index, _)| *index > self.last_index) {
+            return inconsistent("a run of terms starts behind the log's end");
+        }
+        let last_term = self.terms.last().map_or(self.snapshot.id.term, |(_, term)| *term);
+        if last_term > self.hard_state.term {
+            return inconsistent("the log has an entry of a later term than the hard state");
+        }
+        let memberships_ascend = self.memberships.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let inside = |(index, _): &(Index, _)| *index > compacted && *index <= self.last_index;
+        if !memberships_ascend || !self.memberships.iter().all(inside) {
+            return inconsistent("a configuration entry is not in the log");
+        }
+        let latest =
+            self.memberships.last().map_or(&self.snapshot.membership, |(_, latest)| latest);
+        if latest.feature_level() > config.feature_level {
+            let (level, supported) = (latest.feature_level(), config.feature_level);
+            return Err(StartError::FeatureLevel { level, supported });
+        }
+        let own = latest.member(config.node).and_then(|member| member.incarnation);
+        match own {
+            Some(known) if known != config.incarnation => {
+                Err(StartError::WrongIncarnation { known })
+            }
+            _ => Ok(()),
+        }
     }
 }

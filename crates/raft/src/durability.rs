@@ -202,3 +202,87 @@ fn absorb(last: &mut Envelope, next: &Envelope) -> bool {
     }
     absorbs
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::{AppendEntriesReply, RequestVoteReply};
+    use crate::types::{ClusterId, GroupId, Incarnation, NodeId};
+
+    fn envelope(message: Message) -> Envelope {
+        Envelope {
+            cluster: ClusterId(1),
+            group: GroupId(0),
+            from: NodeId(1),
+            incarnation: Incarnation(1),
+            to: NodeId(2),
+            term: Term(3),
+            message,
+        }
+    }
+
+    fn vote() -> Envelope {
+        envelope(Message::RequestVoteReply(RequestVoteReply { granted: true }))
+    }
+
+    fn ack(match_index: u64) -> Envelope {
+        let outcome = AppendOutcome::Accepted { match_index: Index(match_index) };
+        let reply = AppendEntriesReply { outcome, round: 1, extension: Bytes::new() };
+        envelope(Message::AppendEntriesReply(reply))
+    }
+
+    fn appended(from: u64, to: u64, durability: &mut Durability) -> Seq {
+        (from..=to).for_each(|index| durability.append(Index(index)));
+        durability.hand_out(Index(to), Time(0))
+    }
+
+    #[test]
+    fn a_vote_waits_for_the_write_that_holds_it() {
+        let mut durability = Durability::new(Index(0));
+        durability.change_hard_state();
+        assert_eq!(durability.hold(vote(), None), None);
+        let seq = durability.hand_out(Index(0), Time(0));
+        assert_eq!(durability.hold(vote(), None), None);
+        assert_eq!(durability.confirm(seq).len(), 2);
+        assert_eq!(durability.hold(vote(), None), Some(vote()));
+    }
+
+    #[test]
+    fn stale_early_and_repeated_confirmations_are_harmless() {
+        let mut durability = Durability::new(Index(0));
+        let first = appended(1, 3, &mut durability);
+        let second = appended(4, 5, &mut durability);
+        assert!(durability.confirm(Seq(99)).is_empty());
+        assert_eq!(durability.index(), Index(5), "no more than was handed out");
+        durability.confirm(first);
+        durability.confirm(second);
+        assert_eq!(durability.index(), Index(5));
+    }
+
+    #[test]
+    fn a_truncated_write_counts_only_as_far_as_it_is_still_true() {
+        let mut durability = Durability::new(Index(0));
+        let old = appended(1, 20, &mut durability);
+        durability.truncate(Index(15));
+        let new = appended(15, 16, &mut durability);
+        durability.confirm(old);
+        assert_eq!(durability.index(), Index(14));
+        durability.confirm(new);
+        assert_eq!(durability.index(), Index(16));
+    }
+
+    #[test]
+    fn acknowledgements_to_one_leader_are_merged() {
+        let mut durability = Durability::new(Index(0));
+        let first = appended(1, 3, &mut durability);
+        assert_eq!(durability.hold(ack(2), Some(Index(2))), None);
+        assert_eq!(durability.hold(ack(3), Some(Index(3))), None);
+        let second = appended(4, 4, &mut durability);
+        assert_eq!(durability.hold(ack(4), Some(Index(4))), None);
+        assert_eq!(Vec::from(durability.confirm(first)), [ack(3)]);
+        assert_eq!(Vec::from(durability.confirm(second)), [ack(4)]);
+    }
+}

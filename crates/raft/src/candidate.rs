@@ -23,7 +23,7 @@ impl Candidate {
         let term = common.term().next();
         common.set_term(term);
         common.vote_for(common.node());
-        let deadline = common.random_election_deadline();
+        let deadline = common.random_attempt_deadline();
         let last_log = common.log.last();
         for voter in common.other_voters() {
             common.send(voter, Message::RequestVote(RequestVote { last_log, cause }));

@@ -44,6 +44,8 @@ pub(crate) struct Common {
 
     /// When a leader was last heard from; what stickiness and leases go by.
     pub(crate) leader_contact: Option<Time>,
+    /// Quick attempts left since the leader's process is known to have ended.
+    pub(crate) hurried_attempts: u32,
     /// No vote before this time: an earlier life may have answered a leader that counts on it.
     pub(crate) no_vote_before: Time,
     /// A snapshot that the host is fetching, and from whom.
@@ -106,6 +108,7 @@ impl Common {
             applying: Applying::new(applied),
             backlog: Backlog::new(applied, last_index),
             leader_contact: None,
+            hurried_attempts: 0,
             no_vote_before: now,
             fetch: None,
             installing: None,
@@ -166,6 +169,19 @@ impl Common {
         let min = self.election_timeout_min_us();
         let timeout = self.rng.between(min, self.config.election_timeout_max_us.max(min));
         self.now.after(timeout)
+    }
+
+    /// A time at which to give up an attempt to be elected, and to begin another. After the news
+    /// that the leader's process has ended, the first few attempts follow each other quickly: the
+    /// others may have had the news a moment later, or two may have asked at once.
+    pub(crate) fn random_attempt_deadline(&mut self) -> Time {
+        let Some(left) = self.hurried_attempts.checked_sub(1) else {
+            return self.random_election_deadline();
+        };
+        self.hurried_attempts = left;
+        let delay_us = self.config.peer_closed_delay_us;
+        let timeout_us = self.rng.between(delay_us, 2 * delay_us).max(1);
+        self.now.after(timeout_us.min(self.election_timeout_min_us()))
     }
 
     /// Names an attempt that no answer to an earlier one, or to an earlier life, can match.

@@ -9,6 +9,9 @@ use crate::message::{
 use crate::role::Next;
 use crate::types::{Incarnation, Index, LogId, NodeId, Time};
 
+/// How many attempts follow each other quickly once the leader's process is known to have ended.
+const HURRIED_ATTEMPTS: u32 = 5;
+
 /// State of a follower.
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -35,6 +38,7 @@ impl Follower {
     /// The leader was heard from: no election for now (§5.2).
     fn contact(&mut self, common: &mut Common) {
         common.leader_contact = Some(common.now);
+        common.hurried_attempts = 0;
         self.deadline = common.random_election_deadline();
     }
 
@@ -139,6 +143,7 @@ impl Follower {
             return;
         }
         common.leader_contact = None;
+        common.hurried_attempts = HURRIED_ATTEMPTS;
         let delay = common.rng.between(0, common.config.peer_closed_delay_us);
         self.deadline = self.deadline.min(common.now.after(delay));
     }

@@ -21,7 +21,7 @@ impl PreCandidate {
     /// Asks all voters.
     pub(crate) fn new(common: &mut Common) -> Self {
         let attempt = common.next_attempt();
-        let deadline = common.random_election_deadline();
+        let deadline = common.random_attempt_deadline();
         let mut tally = Tally::default();
         tally.grant(common.node());
         let message = Message::PreVote(PreVote {

@@ -143,7 +143,18 @@ impl Common {
 
     /// Whether this node may ask for votes: it has one itself, and can lead if it wins.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.membership().is_voter(self.node()) && self.unreadable.is_none() && !self.disk_stalled()
+        self.has_vote() && self.unreadable.is_none() && !self.disk_stalled()
+    }
+
+    /// Whether this node is a voter, or may still be needed as one: thesis 4.2.2, a server that its
+    /// own latest configuration removes goes on starting elections until the removal has committed,
+    /// since without the entry that removes it nobody else may be electable. Its own vote counts
+    /// by the latest configuration, so it does not count any more.
+    pub(crate) fn has_vote(&self) -> bool {
+        let (index, latest) = self.configurations.latest();
+        latest.is_voter(self.node())
+            || (index > self.commit_index
+                && self.configurations.at(self.commit_index).is_voter(self.node()))
     }
 
     /// Whether the oldest write has been under way for too long.

@@ -217,7 +217,7 @@ impl Raft {
         let lease_wait = common.lease_kept_until().map_or(0, |until| until.since(common.now));
         let error = if matches!(self.role, Role::Leader(_)) {
             CampaignError::AlreadyLeader
-        } else if !common.membership().is_voter(common.node()) {
+        } else if !common.has_vote() {
             CampaignError::NotVoter
         } else if lease_wait > 0 {
             CampaignError::LeaseHeld { wait_us: lease_wait }

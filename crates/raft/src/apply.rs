@@ -10,7 +10,7 @@ use crate::common::Common;
 use crate::effect::{Effect, Load, LoadId, Notice};
 use crate::entry::Entry;
 use crate::input::LoadError;
-use crate::types::Index;
+use crate::types::{Index, Time};
 
 /// How far the state machine is, and what it has been given.
 #[derive(Debug)]
@@ -23,6 +23,17 @@ pub(crate) struct Applying {
     batches: VecDeque<(Index, usize)>,
     bytes: usize,
     /// Entries that are being read back, to be given next.
+    load: Option<LoadId>,
+}
+
+/// An entry that could not be read back. It is tried again every longest election timeout: a disk
+/// may have a bad moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) index: Index,
+    /// When to try again.
+    pub(crate) retry_at: Time,
+    /// The attempt under way.
     load: Option<LoadId>,
 }
 
@@ -71,6 +82,7 @@ impl Common {
         if self.installing.is_some() {
             return;
         }
+        self.retry_unreadable();
         let limit = self.commit_index.min(self.durability.index());
         let bytes_max = self.config.apply_bytes_max;
         while self.applying.given < limit
@@ -78,7 +90,7 @@ impl Common {
             && self.applying.load.is_none()
         {
             let first = self.applying.given.next();
-            if self.unreadable.is_some_and(|index| index <= first) {
+            if self.unreadable.is_some_and(|unreadable| unreadable.index <= first) {
                 break;
             }
             let room = bytes_max - self.applying.bytes;
@@ -144,9 +156,48 @@ impl Common {
 
     /// The log cannot be read at `first`; the node must not lead, nor apply past it.
     pub(crate) fn mark_unreadable(&mut self, first: Index) {
-        if self.unreadable.is_none_or(|index| first < index) {
-            self.unreadable = Some(first);
+        if self.unreadable.is_none_or(|unreadable| first < unreadable.index) {
+            let retry_at = self.now.after(self.config.election_timeout_max_us);
+            self.unreadable = Some(Unreadable { index: first, retry_at, load: None });
             self.notice(Notice::Unreadable { first });
         }
+    }
+
+    /// Tries to read what could not be read, when its time has come.
+    pub(crate) fn retry_unreadable(&mut self) {
+        let Some(unreadable) = self.unreadable else { return };
+        let first = unreadable.index;
+        if first <= self.log.base().index || first > self.log.last_index() {
+            // It was compacted away, or replaced by a leader's entry.
+            self.unreadable = None;
+        } else if unreadable.load.is_none() && self.now >= unreadable.retry_at {
+            let id = self.next_load();
+            self.unreadable = Some(Unreadable { load: Some(id), ..unreadable });
+            self.push(Effect::Load(Load { id, first, last: first, bytes_max: 0 }));
+        }
+    }
+
+    pub(crate) fn unreadable_deadline(&self) -> Option<Time> {
+        let unreadable = self.unreadable.filter(|unreadable| unreadable.load.is_none())?;
+        Some(unreadable.retry_at)
+    }
+
+    /// Whether that load was an attempt to read again; if so, it is dealt with.
+    pub(crate) fn loaded_for_retry(
+        &mut self,
+        id: LoadId,
+        result: &Result<Vec<Entry>, LoadError>,
+    ) -> bool {
+        let Some(unreadable) = self.unreadable.filter(|unreadable| unreadable.load == Some(id))
+        else {
+            return false;
+        };
+        let readable = matches!(result, Ok(entries) if self.is_log_part(unreadable.index, entries));
+        self.unreadable = None;
+        if !readable {
+            let retry_at = self.now.after(self.config.election_timeout_max_us);
+            self.unreadable = Some(Unreadable { retry_at, load: None, ..unreadable });
+        }
+        true
     }
 }

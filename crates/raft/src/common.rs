@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::apply::Applying;
+use crate::apply::{Applying, Unreadable};
 use crate::backlog::Backlog;
 use crate::config::Config;
 use crate::configurations::Configurations;
@@ -52,8 +52,8 @@ pub(crate) struct Common {
     pub(crate) fetch: Option<Fetch>,
     /// The write that puts a snapshot in the place of log and state machine.
     pub(crate) installing: Option<(Seq, Index)>,
-    /// The first entry that could not be read back.
-    pub(crate) unreadable: Option<Index>,
+    /// The first entry that could not be read back, and when to try again.
+    pub(crate) unreadable: Option<Unreadable>,
     /// A transfer that this node began, lost leadership over, and has not answered.
     pub(crate) handed_over: Option<HandedOver>,
 
@@ -191,7 +191,7 @@ impl Common {
         };
         self.hurried_attempts = left;
         let delay_us = self.config.peer_closed_delay_us;
-        let timeout_us = self.rng.between(delay_us, 2 * delay_us).max(1);
+        let timeout_us = self.rng.between(delay_us, delay_us.saturating_mul(2)).max(1);
         self.now.after(timeout_us.min(self.election_timeout_min_us()))
     }
 
@@ -411,9 +411,6 @@ impl Common {
         let base = LogId::new(up_to, term);
         self.configurations.compact(base);
         self.log.compact(base);
-        if self.unreadable.is_some_and(|index| index <= up_to) {
-            self.unreadable = None;
-        }
     }
 
     /// A leader is known: a transfer that was handed over has ended.

@@ -144,6 +144,12 @@ impl Durability {
         if needs <= self.confirmed {
             return Some(envelope);
         }
+        if let Some((last_needs, last)) = self.withheld.back_mut()
+            && *last_needs == needs
+            && absorb(last, &envelope)
+        {
+            return None;
+        }
         self.withheld.push_back((needs, envelope));
         None
     }

@@ -43,7 +43,9 @@ pub enum Effect {
         snapshot: SnapshotMeta,
     },
     /// Put the fetched snapshot in the place of the state machine's contents and of the log, all
-    /// or nothing across a crash, then say [`Input::Persisted`](crate::Input::Persisted).
+    /// or nothing across a crash, then say [`Input::Persisted`](crate::Input::Persisted). Entries
+    /// that it includes are never given as [`Effect::Apply`]: a proposal that was appended at one
+    /// of their places has an unknown outcome.
     Install(Install),
     /// Answer a request of the host.
     Answer(Answer),
@@ -178,7 +180,7 @@ pub enum Notice {
         why: StepDownReason,
     },
     /// Entries of the log cannot be read. The node does not lead, and applies nothing behind them,
-    /// until the log is repaired or a snapshot goes past them.
+    /// until they can be read again; it keeps trying.
     Unreadable {
         /// The first of them.
         first: Index,

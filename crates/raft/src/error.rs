@@ -166,8 +166,8 @@ pub enum ChangeError {
         node: NodeId,
         /// How far it is.
         match_index: Index,
-        /// How far the leader is.
-        last_index: Index,
+        /// How far the cluster is.
+        commit_index: Index,
     },
     /// Too few voters of the new configuration are alive: the cluster would stop.
     NoQuorum {
@@ -213,8 +213,8 @@ impl fmt::Display for ChangeError {
             Self::NotReady => f.write_str("no entry of this term has committed yet"),
             Self::InFlight { at } => write!(f, "the change at index {at} has not committed yet"),
             Self::Invalid(why) => why.fmt(f),
-            Self::Lagging { node, match_index, last_index } => {
-                write!(f, "n{node} has only caught up to index {match_index} of {last_index}")
+            Self::Lagging { node, match_index, commit_index } => {
+                write!(f, "n{node} has only caught up to index {match_index} of {commit_index}")
             }
             Self::NoQuorum { voters, alive } => {
                 write!(f, "only {alive} of the {voters} voters would be alive")
@@ -338,7 +338,7 @@ pub enum PeerError {
         /// The sender's.
         found: Incarnation,
     },
-    /// A term or index is larger than any that a correct cluster can reach.
+    /// A term or index is larger than any that a correct cluster can reach, or an id is zero.
     Impossible,
     /// Another node leads the term already.
     SecondLeader {

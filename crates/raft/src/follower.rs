@@ -62,18 +62,18 @@ impl Follower {
         let base = common.log.base().index;
         // What was compacted away was committed, so it is the same in the leader's log.
         if prev_log.index >= base && !common.log.has(prev_log) {
-            let conflict = common.log.conflict_at(prev_log.index);
             assert!(
                 prev_log.index > common.commit_index,
                 "Leader Completeness (Figure 3): the leader lacks a committed entry"
             );
+            let conflict = common.log.conflict_at(prev_log.index);
             let outcome = AppendOutcome::Refused { prev_index: prev_log.index, conflict };
             reply(common, from, outcome, round);
             return;
         }
         let last = entries.last().map_or(prev_log.index, |entry| entry.index);
         for entry in entries {
-            if entry.index <= base || common.log.has(entry.log_id()) {
+            if entry.index < base || common.log.has(entry.log_id()) {
                 // Already here. Nothing behind it is removed: the message may be an old one.
                 continue;
             }
@@ -151,6 +151,10 @@ impl Follower {
     pub(crate) fn on_time(&mut self, common: &mut Common) -> Next {
         self.reads.on_time(common, self.leader);
         if common.now < self.deadline {
+            return Next::Stay;
+        }
+        if let Some(until) = common.lease_to_wait_for() {
+            self.deadline = until;
             return Next::Stay;
         }
         if !common.may_campaign() {

@@ -95,7 +95,9 @@ impl ForwardedReads {
     }
 
     pub(crate) fn deadline(&self, common: &Common) -> Option<Time> {
-        self.asked.as_ref().map(|asked| asked.at.after(2 * common.config.heartbeat_interval_us))
+        self.asked
+            .as_ref()
+            .map(|asked| asked.at.after(common.config.heartbeat_interval_us.saturating_mul(2)))
     }
 
     /// The leader is gone, or this node stops following.

@@ -121,18 +121,27 @@ impl Leader {
         }
     }
 
-    /// Begins a round: every peer is asked whether it still follows.
-    fn send_heartbeats(&mut self, common: &mut Common) -> u64 {
+    /// Begins a round: every peer is asked whether it still follows. Reads begin rounds as well;
+    /// those do not put off the next heartbeat.
+    fn begin_round(&mut self, common: &mut Common) -> u64 {
         let round = self.rounds.begin(common.now);
-        self.heartbeat_deadline = common.now.after(common.config.heartbeat_interval_us);
         let leader_commit = common.commit_index;
         for (peer, progress) in &mut self.progress {
-            progress.heartbeat = Some((round, progress.next_index));
             progress.commit_sent =
                 progress.commit_sent.max(leader_commit.min(progress.match_index));
             common.send(*peer, Message::Heartbeat(Heartbeat { leader_commit, round }));
         }
         round
+    }
+
+    /// A round by the clock. Its answers also show whether anything that was sent before got lost.
+    fn send_heartbeats(&mut self, common: &mut Common) {
+        let round = self.begin_round(common);
+        self.heartbeat_deadline = common.now.after(common.config.heartbeat_interval_us);
+        for progress in self.progress.values_mut() {
+            // An answer may take longer than the next heartbeat; the first question stands.
+            progress.heartbeat.get_or_insert((round, progress.next_index));
+        }
     }
 
     /// Figure 2, leaders: what a majority holds is committed, if it is of the current term.

@@ -88,14 +88,13 @@ impl Log {
         Conflict { term: Some(term), first_index }
     }
 
-    /// The last entry of `term`, looking only behind the log's start.
+    /// The last entry of `term`, the compacted one included.
     pub(crate) fn last_index_of(&self, term: Term) -> Option<Index> {
         let at = self.runs.partition_point(|(_, run)| *run < term);
-        let (_, found) = self.runs.get(at)?;
-        if *found != term {
-            return None;
+        if self.runs.get(at).is_some_and(|(_, run)| *run == term) {
+            return Some(self.runs.get(at + 1).map_or(self.last.index, |(next, _)| next.prev()));
         }
-        Some(self.runs.get(at + 1).map_or(self.last.index, |(next, _)| next.prev()))
+        (self.base.term == term && self.base.index > Index::ZERO).then_some(self.base.index)
     }
 
     /// The runs of terms, for checkers.

@@ -51,8 +51,12 @@ impl PreCandidate {
         self.verdict(common)
     }
 
-    pub(crate) fn on_time(&self, common: &mut Common) -> Next {
+    pub(crate) fn on_time(&mut self, common: &mut Common) -> Next {
         if common.now < self.deadline {
+            return Next::Stay;
+        }
+        if let Some(until) = common.lease_to_wait_for() {
+            self.deadline = until;
             return Next::Stay;
         }
         if common.may_campaign() { Next::PreCampaign } else { Next::Follow }

@@ -25,7 +25,7 @@ use crate::pre_candidate::PreCandidate;
 use crate::recovered::Recovered;
 use crate::role::{Next, Role};
 use crate::status::{RoleName, Status};
-use crate::types::{Index, NodeId, RequestId, Term, Time};
+use crate::types::{Incarnation, Index, NodeId, RequestId, Term, Time};
 use crate::validate::{check_envelope, feature_level_of};
 use crate::vote::{Electorate, ignores};
 
@@ -106,7 +106,8 @@ impl Raft {
             Role::Leader(leader) => leader.deadline(common),
         };
         let handed_over = common.handed_over.map(|handed_over| handed_over.deadline);
-        role.into_iter().chain(handed_over).min()
+        let retry = common.unreadable_deadline();
+        role.into_iter().chain(handed_over).chain(retry).min()
     }
 
     fn dispatch(&mut self, input: Input) -> Next {
@@ -158,6 +159,9 @@ impl Raft {
                 Next::Stay
             }
             Input::Loaded { id, mut result } => {
+                if self.common.loaded_for_retry(id, &result) {
+                    return Next::Stay;
+                }
                 if self.common.loaded_for_apply(id, &mut result) {
                     return self.give_up_if_unreadable();
                 }
@@ -235,7 +239,9 @@ impl Raft {
     /// The log cannot be read where the state machine must go on: somebody else has to lead.
     fn give_up_if_unreadable(&self) -> Next {
         match (self.common.unreadable, &self.role) {
-            (Some(index), Role::Leader(_)) => Next::StepDown(StepDownReason::Unreadable { index }),
+            (Some(unreadable), Role::Leader(_)) => {
+                Next::StepDown(StepDownReason::Unreadable { index: unreadable.index })
+            }
             _ => Next::Stay,
         }
     }
@@ -298,9 +304,11 @@ impl Raft {
         if envelope.group != config.group {
             return Err(PeerError::WrongGroup { found: envelope.group });
         }
-        if envelope.to != config.node || envelope.from == config.node || envelope.from == NodeId(0)
-        {
+        if envelope.to != config.node || envelope.from == config.node {
             return Err(PeerError::WrongAddress { to: envelope.to });
+        }
+        if envelope.from == NodeId(0) || envelope.incarnation == Incarnation(0) {
+            return Err(PeerError::Impossible);
         }
         Ok(())
     }
@@ -699,7 +707,7 @@ impl Raft {
             membership_index,
             unapplied_bytes: common.backlog.bytes(),
             tail_bytes: common.log.tail_bytes(),
-            unreadable: common.unreadable,
+            unreadable: common.unreadable.map(|unreadable| unreadable.index),
             writing_since: common.durability.writing_since(),
             fetching: common.fetch.as_ref().map(|fetch| fetch.snapshot.id),
             peers: leader.map_or_else(Vec::new, |leader| leader.peers()),

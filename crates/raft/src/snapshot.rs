@@ -23,9 +23,7 @@ impl Follower {
             common.reply_matched(from, id);
             return;
         }
-        let outdated = |fetch: &Fetch| {
-            fetch.snapshot.id == id || (fetch.from == from && fetch.snapshot.id.index > id.index)
-        };
+        let outdated = |fetch: &Fetch| fetch.from == from && fetch.snapshot.id.index >= id.index;
         if common.installing.is_none() && !common.fetch.as_ref().is_some_and(outdated) {
             common.fetch = Some(Fetch { from, snapshot: snapshot.clone() });
             common.push(Effect::FetchSnapshot { from, snapshot });

@@ -64,8 +64,8 @@ number! {
 }
 
 impl Term {
-    /// The largest term that is accepted from a peer. A correct cluster never comes near; a
-    /// forged message must not be able to exhaust the numbers.
+    /// The largest term. A correct cluster never comes near, and a message that names it, or a
+    /// larger one, is refused, so that arithmetic on terms cannot overflow.
     pub const MAX: Self = Self(u64::MAX >> 1);
 
     /// The term after this one.

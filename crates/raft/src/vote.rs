@@ -36,6 +36,12 @@ impl Common {
         Some(contact.unwrap_or(self.no_vote_before).max(self.no_vote_before))
     }
 
+    /// The same, if it is still to come. A node's own vote is a vote like any other, so it does not
+    /// even campaign before; its timer may have been set before the lease was agreed on.
+    pub(crate) fn lease_to_wait_for(&self) -> Option<Time> {
+        self.lease_kept_until().filter(|until| self.now < *until)
+    }
+
     /// Whether a follower is inside the time in which it does not listen to candidates.
     pub(crate) fn is_sticky(&self) -> bool {
         let until = |contact: Time| contact.after(self.election_timeout_min_us());

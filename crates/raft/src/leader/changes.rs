@@ -74,7 +74,7 @@ impl Leader {
                 Err(ChangeError::Lagging {
                     node: *node,
                     match_index: self.progress.get(node).map_or(Index::ZERO, |p| p.match_index),
-                    last_index: common.log.last_index(),
+                    commit_index: common.commit_index,
                 })
             }
             ChangeStep::SetFeatureLevel { level } => {
@@ -105,7 +105,8 @@ impl Leader {
     fn has_caught_up(&self, common: &Common, node: NodeId) -> bool {
         let added_at = common.configurations.latest().0;
         self.progress.get(&node).is_some_and(|progress| {
-            let lag = common.log.last_index().0.saturating_sub(progress.match_index.0);
+            // Behind what has committed: what is merely on its way is on its way to all.
+            let lag = common.commit_index.0.saturating_sub(progress.match_index.0);
             matches!(progress.state, State::Replicate)
                 && progress.match_index >= added_at.min(common.commit_index)
                 && lag <= common.config.promote_lag_max
@@ -154,9 +155,11 @@ impl Leader {
         let membership = membership.clone();
         let (node, now, last) = (common.node(), common.now, common.log.last_index());
         for (member, _) in membership.members().filter(|(member, _)| *member != node) {
-            let progress =
-                self.progress.entry(member).or_insert_with(|| Progress::new(last.next(), now));
-            progress.departing = None;
+            let known = self.progress.get(&member);
+            // Whoever was removed and comes back begins anew.
+            if known.is_none_or(|progress| progress.departing.is_some()) {
+                self.progress.insert(member, Progress::new(last.next(), now));
+            }
         }
         for (member, progress) in &mut self.progress {
             if !membership.contains(*member) && progress.departing.is_none() {
@@ -200,6 +203,7 @@ impl Leader {
         }
         if let Some(pending) = self.pending_change
             && pending.at.index <= common.commit_index
+            && !membership.is_joint()
         {
             self.pending_change = None;
             common.answer(Answer::Change { id: pending.id, result: Ok(pending.at) });

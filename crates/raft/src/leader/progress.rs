@@ -29,7 +29,7 @@ pub(crate) struct Progress {
     pub(crate) acked_at: Time,
     /// The same, as far as it counts for the lease.
     pub(crate) lease_acked_at: Option<Time>,
-    /// The last heartbeat's round, and what had been sent before it.
+    /// The round of the oldest heartbeat that was not answered, and what had been sent before it.
     pub(crate) heartbeat: Option<(u64, Index)>,
     pub(crate) inflights: Inflights,
     /// Entries for it that are being read back.
@@ -50,6 +50,9 @@ pub(crate) enum State {
     Probe {
         /// The round at which the message under way was sent; `None` if there is none.
         sent_in: Option<u64>,
+        /// The peer is known to have what is before `next_index`, and only has to say that it is
+        /// durable: no need to send entries again.
+        bare: bool,
     },
     /// Sends ahead of the answers, within the window.
     Replicate,
@@ -76,7 +79,7 @@ pub(crate) enum Offer {
 impl Progress {
     pub(crate) fn new(next_index: Index, now: Time) -> Self {
         Self {
-            state: State::Probe { sent_in: None },
+            state: State::Probe { sent_in: None, bare: false },
             match_index: Index::ZERO,
             next_index,
             acked_round: 0,
@@ -110,8 +113,9 @@ impl Progress {
     /// Goes back to looking, from `next_index` on.
     pub(crate) fn probe(&mut self, next_index: Index) {
         debug_assert!(next_index > self.match_index);
-        self.state = State::Probe { sent_in: None };
+        self.state = State::Probe { sent_in: None, bare: false };
         self.next_index = next_index;
+        self.heartbeat = None;
         self.inflights.clear();
         self.load = None;
     }

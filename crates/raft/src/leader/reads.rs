@@ -75,7 +75,7 @@ impl Leader {
         }
         let reads = core::mem::take(&mut self.reads.waiting);
         let index = common.commit_index;
-        let round = self.send_heartbeats(common);
+        let round = self.begin_round(common);
         self.reads.confirming = Some(Confirming { round, index, reads });
         self.confirm_reads(common);
     }

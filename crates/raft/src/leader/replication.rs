@@ -50,6 +50,9 @@ impl Leader {
         {
             // It has caught up with the log's start in some way.
             progress.probe(progress.match_index.next());
+        } else if progress.snapshot_index().is_some_and(|index| index <= progress.match_index) {
+            // The log's start has moved past the snapshot while it was in transfer.
+            progress.state = State::Snapshot(Offer::Wanted { asked: false });
         }
         if !advanced {
             return Next::Stay;
@@ -74,7 +77,7 @@ impl Leader {
             && let Some(sent_at) = sent_at
             && m.round > progress.acked_round
         {
-            let window_us = 10 * common.config.election_timeout_max_us;
+            let window_us = common.config.election_timeout_max_us.saturating_mul(10);
             let drift_max_ppm = common.config.clock_drift_max_ppm;
             progress.drift.observe(m.clock, sent_at, common.now, drift_max_ppm, window_us);
         }
@@ -119,8 +122,10 @@ impl Leader {
         snapshot: Option<SnapshotMeta>,
     ) {
         let Some(progress) = self.progress.get_mut(&to) else { return };
+        // One that ends before the log's start would leave a gap; the next heartbeat asks again.
+        let fits = |snapshot: &SnapshotMeta| snapshot.id.index >= common.log.base().index;
         if let (State::Snapshot(state @ Offer::Wanted { .. }), Some(snapshot)) =
-            (&mut progress.state, snapshot)
+            (&mut progress.state, snapshot.filter(fits))
         {
             *state = Offer::Made { snapshot: snapshot.clone(), at: common.now };
             let message = InstallSnapshot { snapshot };
@@ -194,12 +199,13 @@ pub(super) fn replicate(common: &mut Common, peer: NodeId, progress: &mut Progre
         let last = common.log.last_index();
         let bytes_max = common.config.append_bytes_max;
         match progress.state {
-            State::Probe { sent_in: Some(_) } => return,
-            State::Probe { sent_in: None } => {
+            State::Probe { sent_in: Some(_), .. } => return,
+            State::Probe { sent_in: None, bare } => {
                 // What is not in memory can wait until the place is found.
                 let found = common.log.recent(progress.next_index, last, bytes_max);
+                let found = found.filter(|_| !bare);
                 let entries = found.map_or_else(Vec::new, |(entries, _)| entries);
-                progress.state = State::Probe { sent_in: Some(round) };
+                progress.state = State::Probe { sent_in: Some(round), bare };
                 send_entries(common, peer, progress, prev_log, entries, round);
                 return;
             }
@@ -288,13 +294,16 @@ fn on_refusal(common: &Common, progress: &mut Progress, prev_index: Index, confl
     let own_last = conflict.term.and_then(|term| common.log.last_index_of(term));
     let next_index = match own_last {
         Some(own_last) if own_last < prev_index => own_last.next(),
+        // That the logs differ above the start does not prove that they differ at the start.
+        _ if conflict.term.is_some() => conflict.first_index.max(common.log.base().index.next()),
         _ => conflict.first_index,
     };
     progress.probe(next_index.min(prev_index).max(progress.match_index.next()));
 }
 
 /// A heartbeat's answer shows what has arrived of all that was sent before the heartbeat. What has
-/// not was lost, and is sent again, without waiting for a new proposal to reveal the gap.
+/// not was lost, and is sent again, without waiting for a new proposal to reveal the gap. At most
+/// one message a heartbeat comes of this, however long a disk takes.
 fn recover_lost(
     common: &mut Common,
     peer: NodeId,
@@ -302,26 +311,26 @@ fn recover_lost(
     m: HeartbeatReply,
     latest_round: u64,
 ) {
+    let Some((round, sent_before)) = progress.heartbeat else { return };
+    if m.round < round {
+        return;
+    }
+    progress.heartbeat = None;
     match progress.state {
-        State::Probe { sent_in: Some(round) } if m.round > round => {
-            progress.state = State::Probe { sent_in: None };
+        State::Probe { sent_in: Some(sent_in), .. } if round > sent_in => {
+            let bare = m.verified >= progress.next_index.prev();
+            progress.state = State::Probe { sent_in: None, bare };
         }
-        State::Replicate => {
-            let Some((round, sent_before)) = progress.heartbeat else { return };
-            if round != m.round {
-                return;
-            }
-            if m.verified.next() < sent_before {
-                let next_index = m.verified.next().max(progress.match_index.next());
-                progress.probe(next_index);
-            } else if progress.match_index.next() < sent_before {
-                // It has arrived, but no acknowledgement has: the disk is slow there, or the
-                // acknowledgement was lost. Asking again costs one small message a heartbeat.
-                let prev_index = sent_before.prev();
-                if let Some(term) = common.log.term_at(prev_index) {
-                    let prev_log = LogId::new(prev_index, term);
-                    send_entries(common, peer, progress, prev_log, Vec::new(), latest_round);
-                }
+        State::Replicate if m.verified.next() < sent_before => {
+            progress.probe(m.verified.next().max(progress.match_index.next()));
+        }
+        State::Replicate if progress.match_index.next() < sent_before => {
+            // It has arrived, but no acknowledgement has: the disk is slow there, or the
+            // acknowledgement was lost. Asking again costs one small message.
+            let prev_index = sent_before.prev();
+            if let Some(term) = common.log.term_at(prev_index) {
+                let prev_log = LogId::new(prev_index, term);
+                send_entries(common, peer, progress, prev_log, Vec::new(), latest_round);
             }
         }
         _ => {}

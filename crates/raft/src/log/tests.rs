@@ -97,7 +97,7 @@ fn like_a_list() {
                 let first = (start + 1..=index).rev().take_while(|i| run(*i)).last().unwrap();
                 let expected = Conflict { term: Some(Term(term)), first_index: Index(first) };
                 assert_eq!(log.conflict_at(Index(index)), expected);
-                let last_of = (start + 1..=last).rev().find(|i| run(*i)).map(Index);
+                let last_of = (start..=last).rev().find(|i| run(*i)).map(Index);
                 assert_eq!(log.last_index_of(Term(term)), last_of);
             }
         }

@@ -121,9 +121,10 @@ pub enum NoLease {
     Off,
     /// The entry that turned them on has not committed, or nothing of this term has.
     NotCommitted,
-    /// No quorum answered recently enough.
+    /// No quorum answered recently enough. The drift bound is taken off the lease's duration.
     Expired,
-    /// It ran out less than the drift bound ago, or a quorum's clocks drift by more than the bound.
+    /// No quorum answered recently enough without those whose clocks were seen to drift by more
+    /// than [`Config::clock_drift_max_ppm`](crate::Config).
     Drift,
     /// `TimeoutNow` was sent in this term.
     Transferred,

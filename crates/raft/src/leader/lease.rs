@@ -22,7 +22,7 @@ impl Leader {
         if !self.is_ready(common) || common.configurations.lease_since() > common.commit_index {
             return Err(NoLease::NotCommitted);
         }
-        let since = self.lease_since(common).ok_or(NoLease::Expired)?;
+        let since = self.lease_since(common).unwrap_or_default();
         let drift_ppm = u64::from(common.config.clock_drift_max_ppm);
         // Our clock may be slow and theirs fast: both errors shorten the lease.
         let margin_us = lease_us.saturating_mul(2 * drift_ppm) / 1_000_000;
@@ -30,10 +30,7 @@ impl Leader {
             return Ok(());
         }
         let drifts = self.progress.values().any(|progress| progress.drift.is_exceeded());
-        if drifts || common.now < since.after(lease_us) {
-            return Err(NoLease::Drift);
-        }
-        Err(NoLease::Expired)
+        Err(if drifts { NoLease::Drift } else { NoLease::Expired })
     }
 
     /// The latest time since which a quorum is known to follow this leader.

@@ -179,6 +179,13 @@ impl Durability {
         released
     }
 
+    /// The election that they were for is given up: votes are not asked for any more.
+    pub(crate) fn forget_campaign(&mut self) {
+        self.withheld.retain(|(_, envelope)| {
+            !matches!(envelope.message, Message::PreVote(_) | Message::RequestVote(_))
+        });
+    }
+
     /// Messages of an older term are not worth sending any more.
     pub(crate) fn forget_before(&mut self, term: Term) {
         self.withheld.retain(|(_, envelope)| envelope.term >= term);

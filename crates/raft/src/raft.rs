@@ -540,14 +540,14 @@ impl Raft {
                 }
             }
             Next::PreCampaign => {
-                self.abandon_follower();
+                self.abandon_pursuit();
                 let pre_candidate = PreCandidate::new(&mut self.common);
                 let next = pre_candidate.verdict(&self.common);
                 self.role = Role::PreCandidate(pre_candidate);
                 self.enter(next);
             }
             Next::Campaign(cause) => {
-                self.abandon_follower();
+                self.abandon_pursuit();
                 self.role = Role::Candidate(Candidate::new(&mut self.common, cause));
             }
             Next::Lead => {
@@ -568,7 +568,7 @@ impl Raft {
     }
 
     fn become_follower(&mut self, leader: Option<NodeId>) {
-        self.abandon_follower();
+        self.abandon_pursuit();
         // A higher term alone is no reason to wait longer: the candidate that brought it may be one
         // that cannot win. Only a leader's word and a granted vote restart the timer (§5.2).
         let deadline = match &self.role {
@@ -584,10 +584,14 @@ impl Raft {
         }
     }
 
-    /// Answers what waits for a leader that is followed no more.
-    fn abandon_follower(&mut self) {
-        if let Role::Follower(follower) = &mut self.role {
-            follower.reads.abandon(&mut self.common);
+    /// Ends what only makes sense for the leader that was followed, or for the votes asked for.
+    fn abandon_pursuit(&mut self) {
+        match &mut self.role {
+            Role::Follower(follower) => follower.reads.abandon(&mut self.common),
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.common.durability.forget_campaign();
+            }
+            Role::Leader(_) => {}
         }
     }
 

@@ -368,6 +368,11 @@ pub enum PeerError {
     },
     /// An offered snapshot names no configuration.
     NoMembership,
+    /// An offered snapshot ends in another entry than the one that is committed here.
+    SnapshotConflict {
+        /// The index.
+        at: Index,
+    },
 }
 
 impl fmt::Display for PeerError {
@@ -386,6 +391,9 @@ impl fmt::Display for PeerError {
             Self::Checksum { at } => write!(f, "checksum of the entry at index {at} is wrong"),
             Self::Unsent { at } => write!(f, "acknowledges index {at}, which was never sent"),
             Self::NoMembership => f.write_str("a snapshot without a configuration"),
+            Self::SnapshotConflict { at } => {
+                write!(f, "a snapshot that contradicts the committed entry at index {at}")
+            }
         }
     }
 }

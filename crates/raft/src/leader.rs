@@ -177,11 +177,7 @@ impl Leader {
             replicate(common, *peer, progress, round);
         }
         self.flush_transfer(common);
-        // With the entries, the news may be out already.
-        let told = |progress: &Progress| !is_behind_on_commit(progress, common.commit_index);
-        if self.notice_deadline.is_some() && self.progress.values().all(told) {
-            self.notice_deadline = None;
-        }
+        self.flush_commit_notices(common);
     }
 
     pub(crate) fn on_time(&mut self, common: &mut Common) -> Next {
@@ -193,10 +189,6 @@ impl Leader {
         }
         if self.transfer.is_some_and(|transfer| common.now >= transfer.deadline) {
             self.fail_transfer(common, TransferError::TimedOut);
-        }
-        if self.notice_deadline.is_some_and(|deadline| common.now >= deadline) {
-            self.notice_deadline = None;
-            self.send_commit_notices(common);
         }
         if common.now >= self.heartbeat_deadline {
             self.send_heartbeats(common);
@@ -215,14 +207,24 @@ impl Leader {
         common.config.check_quorum.then(|| self.quorum_contact(common).after(timeout_us))
     }
 
-    fn send_commit_notices(&mut self, common: &mut Common) {
+    /// Tells those that no entries have told how far the log is committed, when it is time.
+    fn flush_commit_notices(&mut self, common: &mut Common) {
+        let Some(deadline) = self.notice_deadline else { return };
         let leader_commit = common.commit_index;
-        for (peer, progress) in &mut self.progress {
-            if is_behind_on_commit(progress, leader_commit) {
-                progress.commit_sent = leader_commit.min(progress.next_index.prev());
-                common.send(*peer, Message::CommitNotice(CommitNotice { leader_commit }));
+        let mut behind =
+            self.progress.iter_mut().filter(|(_, p)| is_behind_on_commit(p, leader_commit));
+        if common.now < deadline {
+            // With the entries, the news may be out already.
+            if behind.next().is_none() {
+                self.notice_deadline = None;
             }
+            return;
         }
+        for (peer, progress) in behind {
+            progress.commit_sent = leader_commit.min(progress.next_index.prev());
+            common.send(*peer, Message::CommitNotice(CommitNotice { leader_commit }));
+        }
+        self.notice_deadline = None;
     }
 
     pub(crate) fn deadline(&self, common: &Common) -> Option<Time> {

@@ -3,10 +3,11 @@
 
 use crate::backlog::Backlog;
 use crate::common::{Common, Fetch};
-use crate::effect::{Effect, Install};
+use crate::effect::{Effect, Install, Notice};
+use crate::error::PeerError;
 use crate::follower::Follower;
 use crate::message::{InstallSnapshotReply, Message, SnapshotMeta, SnapshotOutcome};
-use crate::types::{Index, LogId, NodeId};
+use crate::types::{Index, LogId, NodeId, Term};
 
 impl Follower {
     /// The leader offers a snapshot.
@@ -18,6 +19,13 @@ impl Follower {
     ) {
         self.on_snapshot_contact(common);
         let id = snapshot.id;
+        let contradicts = |term: Term| id.index <= common.commit_index && term != id.term;
+        if common.log.term_at(id.index).is_some_and(contradicts) {
+            // Nothing is replaced by it, but nothing true can be said about it either.
+            let why = PeerError::SnapshotConflict { at: id.index };
+            common.notice(Notice::Refused { from, why });
+            return;
+        }
         if common.has_up_to(id) {
             self.on_snapshot_matched(common, id);
             common.reply_matched(from, id);

@@ -42,7 +42,7 @@ pub struct Outcome {
     pub curve: Curve,
     /// One time per trial that ended within the limit.
     pub times_us: Vec<u64>,
-    /// Trials in which nobody was elected within [`trial::LIMIT_US`].
+    /// Trials in which nobody was elected within a hundred seconds.
     pub unfinished: u32,
 }
 

@@ -50,8 +50,8 @@ pub(crate) enum State {
     Probe {
         /// The round at which the message under way was sent; `None` if there is none.
         sent_in: Option<u64>,
-        /// The peer is known to have what is before `next_index`, and only has to say that it is
-        /// durable: no need to send entries again.
+        /// The peer is known to have received what was sent, and only has to say that it is durable:
+        /// no need to send entries again.
         bare: bool,
     },
     /// Sends ahead of the answers, within the window.

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-use super::Leader;
 use super::progress::{Offer, Progress, State};
+use super::{Leader, is_behind_on_commit};
 use crate::common::Common;
 use crate::effect::{Effect, Load, LoadId, Notice};
 use crate::entry::Entry;
@@ -56,6 +56,10 @@ impl Leader {
         }
         if !advanced {
             return Next::Stay;
+        }
+        if is_behind_on_commit(progress, common.commit_index) && self.notice_deadline.is_none() {
+            // It was not there when the others were told.
+            self.notice_deadline = Some(common.now.after(common.config.commit_notice_delay_us));
         }
         match self.advance_commit(common) {
             Next::Stay => self.advance_membership(common),
@@ -318,7 +322,7 @@ fn recover_lost(
     progress.heartbeat = None;
     match progress.state {
         State::Probe { sent_in: Some(sent_in), .. } if round > sent_in => {
-            let bare = m.verified >= progress.next_index.prev();
+            let bare = m.verified >= progress.next_index;
             progress.state = State::Probe { sent_in: None, bare };
         }
         State::Replicate if m.verified.next() < sent_before => {

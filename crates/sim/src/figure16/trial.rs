@@ -15,7 +15,7 @@ use quorate_raft::{
 use crate::rng::Rng;
 
 /// A trial is given up after this much virtual time.
-pub const LIMIT_US: u64 = 100_000_000;
+pub(super) const LIMIT_US: u64 = 100_000_000;
 
 /// How long things take, in microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

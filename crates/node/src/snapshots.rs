@@ -1,0 +1,160 @@
+//! Snapshots for peers that are too far behind, and what of the log may be dropped.
+
+use std::collections::BTreeMap;
+
+use quorate_raft::{Index, LogId, NodeId, SnapshotMeta, Status};
+
+use crate::settings::Settings;
+
+/// The snapshot that is ready for peers, and who waits for a newer one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshots {
+    /// The newest finished one. A host that starts drops what it had, so there is none at first.
+    finished: Option<SnapshotMeta>,
+    spooling: bool,
+    /// Peers that wait for the one that is being spooled, with the least index that helps them.
+    /// Bounded by the number of members that a leader has had while the spooling went on.
+    waiting: BTreeMap<NodeId, Index>,
+}
+
+/// What to do for a peer that needs a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Prepare {
+    /// This one serves it.
+    Ready(SnapshotMeta),
+    /// One must be spooled first.
+    Spool,
+    /// One is being spooled.
+    Wait,
+}
+
+impl Snapshots {
+    /// A peer needs a snapshot that includes `min_index`.
+    pub(crate) fn prepare(&mut self, to: NodeId, min_index: Index) -> Prepare {
+        if let Some(finished) = &self.finished
+            && finished.id.index >= min_index
+        {
+            return Prepare::Ready(finished.clone());
+        }
+        self.waiting.insert(to, min_index);
+        if std::mem::replace(&mut self.spooling, true) { Prepare::Wait } else { Prepare::Spool }
+    }
+
+    /// The spooling has ended. Returns the peers that waited, each with the snapshot if it helps.
+    pub(crate) fn spooled(
+        &mut self,
+        snapshot: Option<&SnapshotMeta>,
+    ) -> Vec<(NodeId, Option<SnapshotMeta>)> {
+        self.spooling = false;
+        // Its file took the place of the one before it, whatever the log says about it now.
+        self.finished = snapshot.cloned();
+        let waiting = std::mem::take(&mut self.waiting);
+        let answer = |(to, min_index)| {
+            (to, snapshot.filter(|snapshot| snapshot.id.index >= min_index).cloned())
+        };
+        waiting.into_iter().map(answer).collect()
+    }
+}
+
+/// Where the log starts, and how far the state machine needs it no more.
+#[derive(Clone, Debug)]
+pub(crate) struct Compaction {
+    start: Index,
+    state_durable: Index,
+}
+
+impl Compaction {
+    pub(crate) const fn new(start: Index, state_durable: Index) -> Self {
+        Self { start, state_durable }
+    }
+
+    /// The state machine's contents up to there would survive a crash.
+    pub(crate) fn state_durable(&mut self, index: Index) {
+        self.state_durable = self.state_durable.max(index);
+    }
+
+    /// A snapshot has taken the place of log and state machine.
+    pub(crate) fn installed(&mut self, snapshot: LogId) {
+        self.start = snapshot.index;
+        self.state_durable = self.state_durable.max(snapshot.index);
+    }
+
+    /// How far an order to compact up to `index` can be followed; `None` if not at all.
+    pub(crate) fn demanded(&self, index: Index, applied: Index) -> Option<Index> {
+        let up_to = index.min(applied).min(self.state_durable);
+        (up_to > self.start).then_some(up_to)
+    }
+
+    /// How far the log should be compacted now, if at all. `status` is only asked if it may be so.
+    pub(crate) fn due(
+        &self,
+        settings: &Settings,
+        applied: Index,
+        status: impl FnOnce() -> Status,
+    ) -> Option<Index> {
+        if settings.compact_entries == 0
+            || applied.0.saturating_sub(self.start.0) < settings.compact_entries
+        {
+            return None;
+        }
+        let keep = settings.keep_entries.min(settings.compact_entries);
+        let mut up_to = self.demanded(Index(applied.0 - keep), applied)?;
+        let status = status();
+        for snapshot in status.peers.iter().filter_map(|peer| peer.snapshot) {
+            // The peer will need what comes behind its snapshot; without it, it would need the
+            // next snapshot at once. But a transfer without end must not keep a log without end.
+            if status.last_log.index.0.saturating_sub(snapshot.0) <= settings.keep_for_transfer {
+                up_to = up_to.min(snapshot);
+            }
+        }
+        (up_to > self.start).then_some(up_to)
+    }
+
+    /// The log starts behind `index` now.
+    pub(crate) const fn compacted(&mut self, index: Index) {
+        self.start = index;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_raft::Term;
+
+    fn snapshot(index: u64) -> SnapshotMeta {
+        let id = LogId::new(Index(index), Term(1));
+        SnapshotMeta { id, ..SnapshotMeta::default() }
+    }
+
+    #[test]
+    fn one_snapshot_serves_many_peers() {
+        let mut snapshots = Snapshots::default();
+        assert_eq!(snapshots.prepare(NodeId(2), Index(5)), Prepare::Spool);
+        assert_eq!(snapshots.prepare(NodeId(3), Index(9)), Prepare::Wait);
+        let answers = snapshots.spooled(Some(&snapshot(7)));
+        assert_eq!(answers, [(NodeId(2), Some(snapshot(7))), (NodeId(3), None)]);
+        assert_eq!(snapshots.prepare(NodeId(4), Index(7)), Prepare::Ready(snapshot(7)));
+        assert_eq!(snapshots.prepare(NodeId(3), Index(9)), Prepare::Spool);
+    }
+
+    #[test]
+    fn a_failed_spooling_leaves_nothing() {
+        let mut snapshots = Snapshots::default();
+        assert_eq!(snapshots.prepare(NodeId(2), Index(5)), Prepare::Spool);
+        assert_eq!(snapshots.spooled(None), [(NodeId(2), None)]);
+        assert_eq!(snapshots.prepare(NodeId(2), Index(5)), Prepare::Spool);
+    }
+
+    #[test]
+    fn nothing_is_dropped_that_the_state_machine_would_miss() {
+        let mut compaction = Compaction::new(Index(0), Index(0));
+        assert_eq!(compaction.demanded(Index(10), Index(20)), None);
+        compaction.state_durable(Index(7));
+        assert_eq!(compaction.demanded(Index(10), Index(20)), Some(Index(7)));
+        assert_eq!(compaction.demanded(Index(5), Index(20)), Some(Index(5)));
+        compaction.compacted(Index(7));
+        assert_eq!(compaction.demanded(Index(5), Index(20)), None);
+        compaction.installed(LogId::new(Index(30), Term(1)));
+        assert_eq!(compaction.demanded(Index(40), Index(40)), None);
+    }
+}

@@ -1,0 +1,375 @@
+//! The command line.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use quorate_sim::report::{self, Summary, trace_lines};
+use quorate_sim::run::{Outcome, Plan, STEPS, run, run_watched};
+use quorate_sim::shrink::Shrink;
+use quorate_sim::{demo, figure16, mutants, options::OptionsError};
+
+/// Prints a line. A reader that has seen enough and closes the pipe is no error.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        let _ = writeln!(io::stdout(), $($part)*);
+    }};
+}
+
+const HELP: &str = "\
+A Raft cluster in virtual time: faults, clients, judges.
+
+  quorate-sim                     a guided tour: election, crash, partition, membership change
+  quorate-sim run                 random runs, each decided by its seed
+      --seeds N                     how many (100)
+      --first S                     the first seed (1)
+      --steps M                     events of each before the faults end (20,000)
+      --jobs J                      threads (2)
+      --options NAME=VALUE,...      instead of what the seed says
+      --failures N                  stop after so many failed runs (1)
+      --require-marks               fail unless every rare state was reached
+  quorate-sim replay SEED         one run again
+      --plan FILE                   what `shrink` wrote, instead of a seed
+      --steps M, --options ...      as above
+      --trace                       show everything that happens
+  quorate-sim shrink SEED         make a failing run small
+      --plan FILE, --steps M, --options ...
+      --out DIRECTORY               where the small plan and its trace go (.)
+      --tries N                     how many runs that may take (2,000)
+  quorate-sim options [SEED]      all options, with their values for a seed
+  quorate-sim figure16            the paper's measurement of elections
+      --trials N                    crashes for each curve (1,000)
+      --seed S
+      --svg FILE                    draw the curves
+  quorate-sim mutants             broken cores, and what catches them
+      --take N --rotate K           only N of them, from the (N*K)th on
+      --only NAME
+      --jobs J                      how many at a time (1)
+      --seeds N                     at most, for each
+
+What fails ends with exit code 1, a command line that makes no sense with 2.
+";
+
+/// Why a command line is not carried out.
+#[derive(Debug)]
+pub(crate) enum CliError {
+    Unknown(String),
+    Value { flag: String, value: String },
+    Missing(&'static str),
+    Options(OptionsError),
+    Plan(String),
+    Io(PathBuf, io::Error),
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(word) => write!(f, "`{word}` is not understood"),
+            Self::Value { flag, value } => write!(f, "{flag}: `{value}` is not a good value"),
+            Self::Missing(what) => write!(f, "{what} is missing"),
+            Self::Options(error) => error.fmt(f),
+            Self::Plan(error) => f.write_str(error),
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+/// Flags and words of a command line.
+#[derive(Debug, Default)]
+struct Arguments {
+    words: Vec<String>,
+    flags: Vec<(String, Option<String>)>,
+}
+
+/// Flags without a value.
+const SWITCHES: &[&str] = &["--trace", "--require-marks"];
+
+impl Arguments {
+    fn parse(arguments: &[String], known: &[&str]) -> Result<Self, CliError> {
+        let mut parsed = Self::default();
+        let mut rest = arguments.iter();
+        while let Some(word) = rest.next() {
+            if !word.starts_with("--") {
+                parsed.words.push(word.clone());
+            } else if !known.contains(&word.as_str()) {
+                return Err(CliError::Unknown(word.clone()));
+            } else if SWITCHES.contains(&word.as_str()) {
+                parsed.flags.push((word.clone(), None));
+            } else {
+                let value = rest.next().ok_or(CliError::Missing("the value of the last flag"))?;
+                parsed.flags.push((word.clone(), Some(value.clone())));
+            }
+        }
+        Ok(parsed)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.flags.iter().any(|(flag, _)| flag == name)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.flags.iter().rev().find(|(flag, _)| flag == name)?;
+        value.as_deref()
+    }
+
+    fn number<T: FromStr>(&self, name: &str, default: T) -> Result<T, CliError> {
+        let Some(text) = self.text(name) else { return Ok(default) };
+        let bad = || CliError::Value { flag: name.to_owned(), value: text.to_owned() };
+        text.replace(['_', ','], "").parse().map_err(|_| bad())
+    }
+
+    /// The plan that a seed and flags, or a file, describe.
+    fn plan(&self) -> Result<Plan, CliError> {
+        let mut plan = match (self.text("--plan"), self.words.first()) {
+            (Some(path), _) => {
+                let path = Path::new(path);
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| CliError::Io(path.to_owned(), error))?;
+                text.parse().map_err(|error| CliError::Plan(format!("{error}")))?
+            }
+            (None, Some(seed)) => {
+                let bad = || CliError::Value { flag: "seed".to_owned(), value: seed.clone() };
+                Plan::of_seed(seed.parse().map_err(|_| bad())?)
+            }
+            (None, None) => return Err(CliError::Missing("the seed")),
+        };
+        plan.steps = self.number("--steps", plan.steps)?;
+        plan.options.set(self.text("--options").unwrap_or("")).map_err(CliError::Options)?;
+        Ok(plan)
+    }
+}
+
+/// Carries out a command line.
+pub(crate) fn execute(arguments: &[String]) -> Result<ExitCode, CliError> {
+    let Some((command, rest)) = arguments.split_first() else { return demonstrate() };
+    let plan_flags = ["--plan", "--steps", "--options"];
+    let with = |more: &[&'static str]| [&plan_flags[..], more].concat();
+    match command.as_str() {
+        "demo" => demonstrate(),
+        "run" => {
+            let flags = with(&["--seeds", "--first", "--jobs", "--failures", "--require-marks"]);
+            run_many(&Arguments::parse(rest, &flags)?)
+        }
+        "replay" => replay(&Arguments::parse(rest, &with(&["--trace"]))?),
+        "shrink" => shrink(&Arguments::parse(rest, &with(&["--out", "--tries"]))?),
+        "options" => {
+            let arguments = Arguments::parse(rest, &with(&[]))?;
+            let options = match arguments.words.is_empty() {
+                true => quorate_sim::options::RunOptions::default(),
+                false => arguments.plan()?.options,
+            };
+            say!("{}", options.to_string().replace(',', "\n"));
+            Ok(ExitCode::SUCCESS)
+        }
+        "figure16" => measure(&Arguments::parse(rest, &["--trials", "--seed", "--svg"])?),
+        "mutants" => {
+            let flags = ["--take", "--rotate", "--only", "--jobs", "--seeds"];
+            try_mutants(&Arguments::parse(rest, &flags)?)
+        }
+        "help" | "--help" | "-h" => {
+            say!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => Err(CliError::Unknown(command.clone())),
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let trials = arguments.number("--trials", 1_000)?;
+    let seed = arguments.number("--seed", 1)?;
+    let curves = [figure16::paper_curves(trials), figure16::product_curves(trials)].concat();
+    let mut outcomes = Vec::new();
+    for curve in curves {
+        eprintln!("{} ...", curve.name);
+        outcomes.push(figure16::run_curve(curve, seed));
+    }
+    say!("{}", figure16::Table(&outcomes));
+    if let Some(path) = arguments.text("--svg") {
+        std::fs::write(path, figure16::draw(&outcomes))
+            .map_err(|error| CliError::Io(PathBuf::from(path), error))?;
+        say!("wrote {path}");
+    }
+    Ok(code(outcomes.iter().all(figure16::Outcome::holds)))
+}
+
+fn try_mutants(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let optional = |name| match arguments.text(name) {
+        Some(_) => arguments.number(name, 0).map(Some),
+        None => Ok(None),
+    };
+    Ok(mutants::main(&mutants::Arguments {
+        take: optional("--take")?.map(|take: u64| take as usize),
+        rotate: arguments.number("--rotate", 0)?,
+        only: arguments.text("--only").map(str::to_owned),
+        jobs: arguments.number("--jobs", 1)?,
+        seeds: optional("--seeds")?,
+    }))
+}
+
+const fn code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn demonstrate() -> Result<ExitCode, CliError> {
+    let mut out = io::stdout().lock();
+    match demo::run(&mut out) {
+        Ok(is_good) => Ok(code(is_good)),
+        Err(error) => Err(CliError::Io(PathBuf::from("standard output"), error)),
+    }
+}
+
+fn run_many(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let seeds: u64 = arguments.number("--seeds", 100)?;
+    let first: u64 = arguments.number("--first", 1)?;
+    let steps: u64 = arguments.number("--steps", STEPS)?;
+    let jobs: u64 = arguments.number("--jobs", 2)?;
+    let failures_max: u64 = arguments.number("--failures", 1)?;
+    let options = arguments.text("--options").unwrap_or("").to_owned();
+    Plan::of_seed(first).options.set(&options).map_err(CliError::Options)?;
+    let plan = |seed| {
+        let mut plan = Plan { steps, ..Plan::of_seed(seed) };
+        // Checked above.
+        let _ = plan.options.set(&options);
+        plan
+    };
+
+    let began = Instant::now();
+    let next = AtomicU64::new(first);
+    let stop = AtomicBool::new(false);
+    let (sender, outcomes) = mpsc::channel::<Outcome>();
+    let mut summary = Summary::default();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            let sender = sender.clone();
+            let (next, stop) = (&next, &stop);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first.saturating_add(seeds) || stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if sender.send(run(&plan(seed))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut shown = Instant::now();
+        for outcome in outcomes {
+            summary.add(&outcome);
+            if outcome.violation.is_some() {
+                say!("{}", report::failure(&plan(outcome.plan.seed), &outcome));
+                say!("{}", report::failure_line(&outcome, summary.stats.virtual_us));
+                if summary.failures >= failures_max {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            if shown.elapsed() > Duration::from_secs(2) {
+                shown = Instant::now();
+                let steps_per_second = summary.stats.steps as f64 / began.elapsed().as_secs_f64();
+                eprintln!(
+                    "{}/{seeds} seeds, {} failed, {:.0} s, {steps_per_second:.0} steps/s",
+                    summary.seeds,
+                    summary.failures,
+                    began.elapsed().as_secs_f64()
+                );
+            }
+        }
+    });
+    let wall = began.elapsed().as_secs_f64();
+    say!("{summary}");
+    say!("  wall time                  {:>12.1} s", wall);
+    say!(
+        "  simulated time per minute  {:>12.1} h",
+        summary.stats.virtual_us as f64 / 3.6e9 / (wall / 60.0)
+    );
+    let marks_missing = summary.marks.never().count();
+    if arguments.has("--require-marks") && marks_missing > 0 {
+        say!("FAILED: {marks_missing} rare states were never reached");
+        return Ok(code(false));
+    }
+    Ok(code(summary.failures == 0))
+}
+
+fn replay(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let plan = arguments.plan()?;
+    if !arguments.has("--trace") {
+        let outcome = run(&plan);
+        print_outcome(&plan, &outcome);
+        return Ok(code(outcome.violation.is_none()));
+    }
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let outcome = run_watched(&plan, &mut |step, observations| {
+        for line in trace_lines(step, observations) {
+            // A reader that has seen enough is no error.
+            let _ = writeln!(out, "{line}");
+        }
+    });
+    let _ = out.flush();
+    drop(out);
+    say!("");
+    print_end(&outcome);
+    Ok(code(outcome.violation.is_none()))
+}
+
+fn print_outcome(plan: &Plan, outcome: &Outcome) {
+    if outcome.violation.is_some() {
+        say!("{}", report::failure(plan, outcome));
+    }
+    print_end(outcome);
+}
+
+fn print_end(outcome: &Outcome) {
+    say!("seed {}: {}, digest {:016x}", outcome.plan.seed, outcome.stats, outcome.digest);
+    match &outcome.violation {
+        Some(violation) => say!("{violation}"),
+        None => say!("all properties hold"),
+    }
+}
+
+fn shrink(arguments: &Arguments) -> Result<ExitCode, CliError> {
+    let plan = arguments.plan()?;
+    let tries: u64 = arguments.number("--tries", 2_000)?;
+    let directory = PathBuf::from(arguments.text("--out").unwrap_or("."));
+    let outcome = run(&plan);
+    let Some(violation) = outcome.violation.clone() else {
+        print_end(&outcome);
+        say!("nothing to shrink");
+        return Ok(code(false));
+    };
+    say!("{violation}");
+    let mut shrink = Shrink::new(outcome, tries);
+    shrink.run(&mut |what| eprintln!("{what}"));
+    let small = shrink.plan();
+    let outcome = run(small);
+    let Some(violation) = &outcome.violation else {
+        return Err(CliError::Plan("the reduced plan does not fail any more".to_owned()));
+    };
+    let mut trace = format!("# {violation}\n");
+    let mut lines = |step: u64, observations: &[_]| {
+        for line in trace_lines(step, observations) {
+            trace.push_str(&line);
+            trace.push('\n');
+        }
+    };
+    let _ = run_watched(small, &mut lines);
+    let write = |name: String, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).map_err(|error| CliError::Io(path.clone(), error))?;
+        say!("wrote {}", path.display());
+        Ok::<_, CliError>(())
+    };
+    let seed = small.seed;
+    write(format!("seed-{seed}.plan"), &format!("# {violation}\n{small}"))?;
+    write(format!("seed-{seed}.trace"), &trace)?;
+    say!("{violation}\n\n{small}");
+    Ok(code(false))
+}

@@ -15,11 +15,12 @@
 //! ([`run`](crate::run)).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use quorate_node::{Action, NodeMessage, Reply};
 use quorate_raft::{
-    Incarnation, Index, Install, Membership, NodeId, Persist, Recovered, RequestId, RoleName,
+    Incarnation, Index, Install, Membership, NodeId, Persist, Recovered, RequestId, RoleName, Term,
 };
 
 use crate::cluster::{Brief, Observation, Observed};
@@ -66,6 +67,18 @@ fn found<const N: usize>(
     let mut nodes = nodes.to_vec();
     nodes.dedup();
     Err(Box::new(Broken { property, nodes, seen: seen() }))
+}
+
+/// What is at some place of a log.
+struct Held(Option<Term>);
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(term) => write!(f, "an entry of term {term}"),
+            None => f.write_str("nothing"),
+        }
+    }
 }
 
 /// Where an index is in a table that starts with index 0.
@@ -137,7 +150,8 @@ impl Checkers {
                     let count = behind.iter().take_while(is_part).count();
                     let (actions, behind) = behind.split_at(count);
                     let is_whole = !behind.first().is_some_and(|next| {
-                        next.node == first.node && matches!(next.what, Observed::Crashed { within_step: true, .. })
+                        next.node == first.node
+                            && matches!(next.what, Observed::Crashed { within_step: true, .. })
                     });
                     let node = first.node;
                     self.sightings.at(first.at);
@@ -306,7 +320,10 @@ impl Checkers {
         }
 
         let to = after.commit_index;
-        if to > shadow.seen.commit_index && (is_whole || step.leads_throughout()) {
+        // A crash in the middle of a step may keep from the shadow what a follower appended in it; a
+        // leader commits what it had before.
+        let led_before = before.role == RoleName::Leader && before.term == after.term;
+        if to > shadow.seen.commit_index && (is_whole || led_before) {
             // A leader advances by counting, everybody else by hearsay. One that ceased or began
             // to lead in this very step may have done either.
             let leads = if step.leads_throughout() || to > self.commits.last() {
@@ -330,7 +347,10 @@ impl Checkers {
         for action in step.actions() {
             match action {
                 Action::Send { message: NodeMessage::Raft(envelope), .. } => {
-                    truth.sent(shadow, to, envelope, is_whole)?;
+                    // In a step that took several inputs, a leader may have sent entries that it
+                    // dropped by the end as the follower of another.
+                    let is_current = is_whole && envelope.term == after.term;
+                    truth.sent(shadow, to, envelope, is_current)?;
                 }
                 Action::Apply(entries) => {
                     truth.commits.given(node, shadow, to, entries, truth.identities)?;

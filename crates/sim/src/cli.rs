@@ -174,7 +174,7 @@ pub(crate) fn execute(arguments: &[String]) -> Result<ExitCode, CliError> {
             try_mutants(&Arguments::parse(rest, &flags)?)
         }
         "help" | "--help" | "-h" => {
-            say!("{HELP}");
+            let _ = write!(io::stdout(), "{HELP}");
             Ok(ExitCode::SUCCESS)
         }
         _ => Err(CliError::Unknown(command.clone())),
@@ -190,6 +190,7 @@ fn measure(arguments: &Arguments) -> Result<ExitCode, CliError> {
         eprintln!("{} ...", curve.name);
         outcomes.push(figure16::run_curve(curve, seed));
     }
+    say!("one setting for all curves: {:?}\n", figure16::Delays::PAPER);
     say!("{}", figure16::Table(&outcomes));
     if let Some(path) = arguments.text("--svg") {
         std::fs::write(path, figure16::draw(&outcomes))
@@ -272,6 +273,9 @@ fn run_many(arguments: &Arguments) -> Result<ExitCode, CliError> {
                     stop.store(true, Ordering::Relaxed);
                 }
             }
+            if outcome.stats.undecided > 0 {
+                eprintln!("seed {}: the history was too hard to judge", outcome.plan.seed);
+            }
             if shown.elapsed() > Duration::from_secs(2) {
                 shown = Instant::now();
                 let steps_per_second = summary.stats.steps as f64 / began.elapsed().as_secs_f64();
@@ -285,7 +289,7 @@ fn run_many(arguments: &Arguments) -> Result<ExitCode, CliError> {
         }
     });
     let wall = began.elapsed().as_secs_f64();
-    say!("{summary}");
+    let _ = write!(io::stdout(), "{summary}");
     say!("  wall time                  {:>12.1} s", wall);
     say!(
         "  simulated time per minute  {:>12.1} h",

@@ -506,8 +506,9 @@ fn merge(one: &str, other: &str) -> Option<String> {
 /// Sender, receivers and message of a line.
 fn split(line: &str) -> Option<(&str, &str, &str)> {
     let (from, rest) = line.split_once(" -> ")?;
-    let end = rest.char_indices().zip(rest.chars().skip(1)).find_map(|((at, c), next)| {
-        (c == ' ' && next.is_ascii_uppercase()).then_some(at)
-    })?;
+    let end = rest
+        .char_indices()
+        .zip(rest.chars().skip(1))
+        .find_map(|((at, c), next)| (c == ' ' && next.is_ascii_uppercase()).then_some(at))?;
     Some((from, &rest[..end], &rest[end + 1..]))
 }

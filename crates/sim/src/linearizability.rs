@@ -60,18 +60,22 @@
 //! configurations, and a long history is no harder than its parts. As both have it, objects that do
 //! not influence each other are checked each on its own (Herlihy & Wing's *locality*).
 //!
-//! Lowe, and the tools knossos and porcupine after him, walk depth-first through a doubly linked list of events,
-//! from which operations are lifted and to which they are put back. Here a configuration is a value
-//! (a bit set whose full prefix is only counted, and a state) in a queue, because depth-first is
-//! the wrong order for open operations: with k of them, each of which may be used or not, there are
-//! 2^k ways to go astray. Five rules keep that in bounds. None of them loses an order:
+//! Lowe, and the tools knossos and porcupine after him, walk depth-first through a doubly linked
+//! list of events, from which operations are lifted and to which they are put back. That is the
+//! wrong order for open operations: with k of them, each of which may be used or not, there are 2^k
+//! ways to go astray before going back. Here a configuration is a value (a bit set whose full prefix
+//! is only counted, and a state) that waits in a queue until it is the most promising. Five rules
+//! keep the number of configurations down. None of them loses an order:
 //!
 //! * A read that can be next and fits is next, without an alternative. So reads cost nothing.
 //! * Open operations are tried last, where the others lead nowhere, and fewest first.
-//! * An open operation is only used just before one to which it makes a difference.
+//! * An open operation is only used just before one to which it makes a difference. After a blind
+//!   write, nothing that came before makes one.
 //! * Of two configurations that differ only in open operations spent, the one that spent more is
 //!   dropped if the other spent a subset.
 //! * Of equal open operations, the one invoked first is used first.
+//!
+//! What is a read and what is a blind write, the [`Model`] says, or leaves unsaid.
 //!
 //! A failure is reduced to the operations that contradict each other; `shrink.rs` tells how, and
 //! why that cannot accuse the innocent.

@@ -118,6 +118,7 @@ marks! {
     LeaseOff = "a lease read is refused: leases are off",
     LeaseNotCommitted = "a lease read is refused: nothing of this term has committed",
     LeaseExpired = "a lease read is refused: it ran out",
+    LeaseDrift = "a lease read is refused: a clock was seen to drift beyond the bound",
     LeaseTransferred = "a lease read is refused: given up by a transfer",
 
     // Proposals.

@@ -255,9 +255,9 @@ fn try_all(
         let jobs = 0..arguments.jobs.clamp(1, patches.len());
         let workers: Vec<_> =
             jobs.map(|job| scope.spawn(move || stop_at_error(work(job)))).collect();
-        let results = workers.into_iter().map(|worker| {
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
+        let results = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         results.collect::<Result<Vec<_>, _>>()
     })?
     .concat();

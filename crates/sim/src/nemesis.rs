@@ -14,7 +14,7 @@ use quorate_node::Reply;
 use quorate_raft::{NodeId, RequestId, Time};
 
 use crate::checkers::Checkers;
-use crate::cluster::{Cluster, Observation, Observed};
+use crate::cluster::{Cluster, Host, Observation, Observed};
 use crate::marks::{Mark, Marks};
 use crate::network::Delay;
 use crate::options::RunOptions;
@@ -198,9 +198,8 @@ impl Nemesis {
     pub fn observe(&mut self, observation: &Observation) {
         match &observation.what {
             Observed::Answered { id, reply: Reply::Changed(result), .. } => {
-                if self.changes.remove(id) && result.is_ok() {
-                    self.counts.changes_committed += 1;
-                }
+                let is_ours = self.changes.remove(id);
+                self.counts.changes_committed += u64::from(is_ours && result.is_ok());
             }
             Observed::Abandoned { id } => {
                 self.changes.remove(id);
@@ -276,7 +275,7 @@ impl Nemesis {
             }
             Fault::Drift(node, ppm) => cluster.set_drift(*node, *ppm),
             Fault::Hint(at, peer) => {
-                let is_wrong = cluster.host(*peer).is_some_and(|host| host.is_up());
+                let is_wrong = cluster.host(*peer).is_some_and(Host::is_up);
                 if is_wrong {
                     self.marks.hit(Mark::PeerClosedWrongly);
                 }

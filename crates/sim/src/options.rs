@@ -8,7 +8,7 @@
 use std::fmt;
 
 use quorate_node::Settings;
-use quorate_raft::{ClusterId, Config, Incarnation, NodeId};
+use quorate_raft::{ClusterId, Config, Incarnation, NodeId, ReadMode};
 
 use crate::cluster;
 use crate::network::{Delay, LinkOptions};
@@ -119,6 +119,10 @@ run_options! {
     duplicate_ppm: 0,
     /// Whether messages overtake each other.
     reorder: 0,
+    /// A node whose messages, to it and from it, take `slow_factor` times as long; 0: none.
+    slow_peer: 0,
+    /// How much longer.
+    slow_factor: 8,
 
     /// Shortest time of a sync.
     sync_min_us: 100,
@@ -208,6 +212,9 @@ run_options! {
     drift: 0,
     /// Fastest or slowest clock.
     drift_ppm: 5_000,
+    /// Whether clocks may drift by more than the bound that leases rest on. Reads by lease are not
+    /// judged then: they promise nothing.
+    lying_clocks: 0,
     /// Weight: wrong word that a process has ended.
     wrong_hint: 0,
     /// Weight: part of a log cannot be read for a while.
@@ -304,7 +311,8 @@ impl RunOptions {
 
         self.election_min_us = one_of(rng, &[50_000, 150_000, 150_000, 300_000, 1_000_000]);
         self.election_max_us = self.election_min_us * one_of(rng, &[13, 15, 20]) / 10;
-        self.heartbeat_us = self.election_min_us / one_of(rng, &[2, 3, 5, 10]);
+        // The last is less than a round trip, if the network is slow too.
+        self.heartbeat_us = self.election_min_us / one_of(rng, &[2, 2, 3, 5, 5, 10, 30]);
         self.pre_vote = mostly(rng, 800_000);
         self.check_quorum = mostly(rng, 850_000);
         self.stickiness = mostly(rng, 850_000);
@@ -352,6 +360,10 @@ impl RunOptions {
         self.loss_ppm = one_of(rng, &[0, 0, 0, 1_000, 10_000, 50_000]);
         self.duplicate_ppm = one_of(rng, &[0, 0, 1_000, 20_000]);
         self.reorder = one_of(rng, &[0, 1]);
+        if rng.chance(200_000) {
+            self.slow_peer = rng.between(1, self.voters);
+            self.slow_factor = one_of(rng, &[3, 8]);
+        }
         self.sync_max_us = broadcast_us / one_of(rng, &[1, 2, 10]);
         self.sync_min_us = self.sync_max_us / one_of(rng, &[1, 2, 10]);
         self.sync_outlier_ppm = one_of(rng, &[0, 0, 1_000, 10_000]);
@@ -375,7 +387,7 @@ impl RunOptions {
         let operations = rng.between(200, 600);
         self.think_us = self.clients * self.election_max_us * rng.between(20, 120) / operations;
         self.patience_us = self.election_max_us * one_of(rng, &[1, 3, 10]);
-        self.reads_ppm = one_of(rng, &[100_000, 400_000, 700_000]);
+        self.reads_ppm = one_of(rng, &[100_000, 400_000, 700_000, 950_000]);
         self.lease_reads_ppm = match self.lease_us {
             0 => 20_000,
             _ => one_of(rng, &[300_000, 700_000]),
@@ -397,6 +409,10 @@ impl RunOptions {
             // Without leases nothing but the rate of time-outs depends on clocks.
             self.drift_ppm = one_of(rng, &[self.drift_bound_ppm, 200_000]);
         }
+        if self.lease_us > 0 && rng.chance(100_000) {
+            self.lying_clocks = 1;
+            self.drift_ppm = 3 * self.drift_bound_ppm;
+        }
         for name in Self::FAULTS {
             let on = rng.chance(450_000);
             let weight = if on { one_of(rng, &[1, 2, 2, 4]) } else { 0 };
@@ -404,6 +420,7 @@ impl RunOptions {
                 *value = weight;
             }
         }
+        self.drift += self.lying_clocks;
         // What is interesting at all is interesting together with changes and crashes.
         self.change *= one_of(rng, &[1, 3]);
     }
@@ -433,6 +450,12 @@ impl RunOptions {
         "transfer",
         "campaign",
     ];
+
+    /// Whether a read promises to be linearizable.
+    #[must_use]
+    pub const fn judges(&self, mode: ReadMode) -> bool {
+        matches!(mode, ReadMode::ReadIndex) || self.lying_clocks == 0
+    }
 
     /// Whether a lease may be on at some time of the run.
     #[must_use]
@@ -583,7 +606,7 @@ mod tests {
             let options = RunOptions::from_seed(seed);
             options.config().validate().unwrap();
             assert!(options.lease_us <= options.election_min_us);
-            if options.may_have_lease() {
+            if options.may_have_lease() && options.lying_clocks == 0 {
                 assert!(options.drift_ppm <= options.drift_bound_ppm, "seed {seed}");
             }
         }

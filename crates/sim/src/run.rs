@@ -6,13 +6,14 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use quorate_raft::Time;
+use quorate_raft::{NodeId, Time};
 
 use crate::checkers::{Checkers, Property, Violation};
 use crate::cluster::{Cluster, Observation, Observed};
 use crate::linearizability::{Limits, Verdict};
 use crate::marks::Marks;
 use crate::nemesis::Nemesis;
+use crate::network::LinkOptions;
 use crate::workload::Workload;
 
 pub mod liveness;
@@ -171,6 +172,7 @@ impl<'a> Simulation<'a> {
 
     fn run(&mut self) -> Result<(), Violation> {
         self.settle()?;
+        self.slow_down(self.plan.options.link());
         self.workload.start(&mut self.cluster);
         self.nemesis.start(&mut self.cluster);
         while self.cluster.steps() < self.plan.steps && self.cluster.step() {
@@ -185,6 +187,20 @@ impl<'a> Simulation<'a> {
             }
             Verdict::NotLinearizable(counterexample) => {
                 Err(self.violation(Property::Linearizability, counterexample.to_string()))
+            }
+        }
+    }
+
+    /// Gives one node links that are slower than `link`, if the options say so.
+    fn slow_down(&mut self, mut link: LinkOptions) {
+        let options = &self.plan.options;
+        let slow = NodeId(options.slow_peer);
+        link.delay.min_us *= options.slow_factor;
+        link.delay.max_us *= options.slow_factor;
+        for other in self.cluster.nodes() {
+            if options.slow_peer > 0 && other != slow {
+                self.cluster.network.set_link(slow, other, Some(link));
+                self.cluster.network.set_link(other, slow, Some(link));
             }
         }
     }

@@ -129,10 +129,8 @@ impl Shrink {
     /// What happens after the failure is not needed; and where the failure is that nothing happens,
     /// a shorter run may end in the same state.
     fn reduce_steps(&mut self) {
-        let is_late = matches!(
-            self.violation.property,
-            Property::Liveness | Property::Linearizability
-        );
+        let is_late =
+            matches!(self.violation.property, Property::Liveness | Property::Linearizability);
         let enough = if is_late { self.plan.steps } else { self.violation.step + 1 };
         let steps = enough.min(self.plan.steps);
         if steps < self.plan.steps {

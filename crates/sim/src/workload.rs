@@ -203,7 +203,9 @@ impl Workload {
             let pause = client.rng.between(1, options.think_us / 2 + 1);
             return client.wake(cluster, number, pause);
         };
-        if let Asked::Read { .. } = asked {
+        if let Asked::Read { mode, .. } = asked
+            && options.judges(mode)
+        {
             checkers.read_began(node, request);
         }
         client.waits_for = Some(request);
@@ -315,7 +317,11 @@ impl Workload {
         if let (Ok(_), Some(KvReply::Value(value))) = (result, reply) {
             self.read += 1;
             client.seen.insert(key, value);
-            self.history.complete(pending.operation, KeyValueReply::Value(value), at.0);
+            if self.options.judges(mode) {
+                self.history.complete(pending.operation, KeyValueReply::Value(value), at.0);
+            } else {
+                self.history.fail(pending.operation);
+            }
             self.marks.hit(match (mode, place(cluster, pending.node)) {
                 (ReadMode::Lease, _) => Mark::LeaseReadServed,
                 (ReadMode::ReadIndex, mark) => mark,
@@ -329,9 +335,9 @@ impl Workload {
             Err(ReadFailure::Refused(ReadError::NoLease(why))) => self.marks.hit(match why {
                 NoLease::Off => Mark::LeaseOff,
                 NoLease::NotCommitted => Mark::LeaseNotCommitted,
+                NoLease::Expired => Mark::LeaseExpired,
                 NoLease::Transferred => Mark::LeaseTransferred,
-                // Clocks that drift by more than they may are not simulated: see the scripts.
-                _ => Mark::LeaseExpired,
+                _ => Mark::LeaseDrift,
             }),
             _ => {}
         }

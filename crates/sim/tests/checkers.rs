@@ -66,7 +66,8 @@ impl Story {
 
     fn start(&mut self, node: u64, recovered: Recovered) -> &mut Self {
         let last = recovered.last_index;
-        let membership = recovered.memberships.last().map_or(&recovered.snapshot.membership, |m| &m.1);
+        let membership =
+            recovered.memberships.last().map_or(&recovered.snapshot.membership, |m| &m.1);
         let brief = Brief {
             role: RoleName::Follower,
             term: recovered.hard_state.term,
@@ -89,11 +90,16 @@ impl Story {
     }
 
     fn brief(&mut self, node: u64) -> &mut Brief {
-        self.briefs.get_mut(&node).unwrap()
+        self.briefs.get_mut(&node).expect("the node has started")
     }
 
     /// A node takes a step that changes how it looks, and its host carries out the actions.
-    fn step(&mut self, node: u64, change: impl FnOnce(&mut Brief), actions: Vec<Action>) -> &mut Self {
+    fn step(
+        &mut self,
+        node: u64,
+        change: impl FnOnce(&mut Brief),
+        actions: Vec<Action>,
+    ) -> &mut Self {
         let before = self.briefs[&node].clone();
         let mut after = before.clone();
         change(&mut after);
@@ -108,7 +114,7 @@ impl Story {
     }
 
     fn record(&mut self, node: u64, append: Vec<Entry>) -> Action {
-        let seq = self.seqs.get_mut(&node).unwrap();
+        let seq = self.seqs.get_mut(&node).expect("the node has started");
         *seq += 1;
         let seq = Seq(*seq);
         let brief = &self.briefs[&node];
@@ -182,7 +188,11 @@ impl Story {
     /// A leader of term 1 has committed a no-op on nodes 1 and 2 of 3.
     fn with_one_commit() -> Self {
         let mut story = Self::of(3);
-        story.elect(1, 1, &[1, 2]).store(1, vec![noop(1, 1)]).store(2, vec![noop(1, 1)]).commit(1, 1);
+        story
+            .elect(1, 1, &[1, 2])
+            .store(1, vec![noop(1, 1)])
+            .store(2, vec![noop(1, 1)])
+            .commit(1, 1);
         story
     }
 
@@ -460,7 +470,8 @@ fn applied_what_was_not_committed_there() {
 #[test]
 fn state_machines_that_differ() {
     let mut story = Story::with_one_commit();
-    let applied = |digest| Observed::Applied { entries: vec![(LogId::new(Index(1), Term(1)), 0)], digest };
+    let applied =
+        |digest| Observed::Applied { entries: vec![(LogId::new(Index(1), Term(1)), 0)], digest };
     story.see(1, vec![applied(5)]).see(2, vec![applied(6)]).breaks(Property::StateMachineSafety);
 }
 

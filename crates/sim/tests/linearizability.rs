@@ -1,6 +1,8 @@
 //! The linearizability checker judges stories with a known ending. (Its own tests compare it with a
 //! checker that is too simple to be wrong.)
 
+use std::fmt::Write;
+
 use quorate_sim::linearizability::{
     ClientId, Counterexample, History, KeyValue, KeyValueAction, KeyValueOp, KeyValueReply, Keyed,
     KeyedOp, Limits, Register, RegisterOp, RegisterReply, Verdict, check,
@@ -242,6 +244,21 @@ fn retried_write_applied_twice_across_another() {
 }
 
 #[test]
+fn one_of_two_unknown_operations_explains_a_read_and_the_other_a_later_one() {
+    // Either could have written the first 5, but only the write could have written the second.
+    let unknown = ["write 5", "cas nothing 5"];
+    for [first, second] in [unknown, [unknown[1], unknown[0]]] {
+        accepts(&format!(
+            "c1 0..    {first}
+             c2 1..    {second}
+             c3 10..20 read    => 5
+             c3 30..40 write 6 => done
+             c3 50..60 read    => 5"
+        ));
+    }
+}
+
+#[test]
 fn chain_of_unknown_operations_is_found() {
     accepts(
         "c1 0.. write 1
@@ -297,6 +314,16 @@ fn equal_times_of_one_client_follow_each_other() {
          c1 5..9  read    => nothing
          c2 0..5  read    => nothing
          c2 5..9  write 2 => done",
+    );
+}
+
+#[test]
+fn equal_unknown_operations_are_not_interchangeable_if_one_follows_its_client() {
+    // c1's write follows c1's read, so it was c2's that was read.
+    accepts(
+        "c1 0..5 read => 1
+         c1 5..  write 1
+         c2 5..  write 1",
     );
 }
 
@@ -369,6 +396,25 @@ c1           70        80  read       1                       |--|  <- no order 
 2 other operations left out: whatever they did, it does not help
 "
     );
+}
+
+#[test]
+fn window_reaches_back_as_far_as_the_cause() {
+    let mut story = "c2 0.. write 2\nc1 10..20 read => 2\n".to_owned();
+    for n in 3..100 {
+        writeln!(story, "c1 {n}0..{n}5 write {n} => done").expect("a String takes anything");
+    }
+    // The only write of 2 is long spent, but the state in between does not tell.
+    story.push_str("c1 1000..1005 read => 2");
+    let shown = rejects(&story);
+    assert_eq!((shown.earlier, shown.operations.len()), (0, 4), "{shown}");
+
+    // Here the state before does tell, and there is no need to look back.
+    let shown = rejects(&story.replace("read => 2", "read => 1"));
+    assert_eq!((shown.earlier, shown.operations.len(), shown.left_out), (0, 1, 1), "{shown}");
+    story.push_str("\nc1 1010..1015 write 7 => done\nc2 1020..1025 read => 8");
+    let shown = rejects(&story.replace("1005 read => 2", "1005 read => 99"));
+    assert!(shown.earlier > 30, "{shown}");
 }
 
 #[test]

@@ -23,11 +23,11 @@ fn judge(plans: impl IntoIterator<Item = Plan>) -> Summary {
 fn listed() -> Vec<Plan> {
     let plan = |line: &str| {
         let mut words = line.split('#').next().unwrap_or("").split_whitespace();
-        let mut plan = Plan::of_seed(words.next()?.parse().unwrap());
+        let mut plan = Plan::of_seed(words.next()?.parse().expect("a seed"));
         for word in words {
             match word.parse() {
                 Ok(steps) => plan.steps = steps,
-                Err(_) => plan.options.set(word).unwrap(),
+                Err(_) => plan.options.set(word).expect("options"),
             }
         }
         Some(plan)

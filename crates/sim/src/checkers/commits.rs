@@ -11,7 +11,7 @@ use super::identities::Identities;
 use super::promises::AllPromises;
 use super::shadow::{Shadow, ShadowLog};
 use super::violation::Property;
-use super::{Found, found, position};
+use super::{Found, Held, found, position};
 use crate::storage::LogImage;
 
 /// What is committed.
@@ -106,10 +106,9 @@ impl Commits {
         if !self.agrees(log, common) {
             return found(Property::StateMachineSafety, [node], || {
                 format!(
-                    "n{node} takes index {common} as committed with term {:?}, but it was \
-                     committed with term {:?}",
-                    log.term_at(common),
-                    self.term_at(common)
+                    "n{node} takes {} as committed at index {common}, where {} was committed",
+                    Held(log.term_at(common)),
+                    Held(self.term_at(common))
                 )
             });
         }
@@ -143,8 +142,8 @@ impl Commits {
         if found_term != Some(term) {
             return found(Property::CommitQuorum, [*node], || {
                 format!(
-                    "the leader of term {term} commits index {to}, an entry of term {found_term:?}, \
-                     by counting"
+                    "the leader of term {term} commits index {to}, {}, by counting",
+                    Held(found_term)
                 )
             });
         }
@@ -174,8 +173,8 @@ impl Commits {
         if id.index > self.last() || self.term_at(id.index) != Some(id.term) {
             return found(Property::SnapshotIsCommitted, [node], || {
                 format!(
-                    "n{node} has a snapshot of {id}; committed is {:?} there, up to index {}",
-                    self.term_at(id.index),
+                    "n{node} has a snapshot of {id}; {} is committed there, and the last index committed is {}",
+                    Held(self.term_at(id.index)),
                     self.last()
                 )
             });
@@ -235,8 +234,8 @@ impl Commits {
             if !is_same {
                 return found(Property::StateMachineSafety, [node], || {
                     format!(
-                        "n{node} applies {entry} as index {expected}; committed there is term {:?}",
-                        self.term_at(expected)
+                        "n{node} applies {entry} as index {expected}; {} is committed there",
+                        Held(self.term_at(expected))
                     )
                 });
             }

@@ -9,7 +9,7 @@ use super::commits::Commits;
 use super::promises::AllPromises;
 use super::shadow::{Shadow, ShadowLog};
 use super::violation::Property;
-use super::{Found, found};
+use super::{Found, Held, found};
 
 /// One leader of one term.
 #[derive(Debug)]
@@ -53,7 +53,10 @@ impl Elections {
         }
         if !configs.iter().any(|config| promises.elected(config, term, node)) {
             return found(Property::ElectionQuorum, [node], || {
-                format!("n{node} leads term {term} without the votes of a quorum of [{}]", configs[0])
+                format!(
+                    "n{node} leads term {term} without the votes of a quorum of [{}]",
+                    configs[0]
+                )
             });
         }
         let mut log = shadow.log.clone();
@@ -63,9 +66,9 @@ impl Elections {
             return found(Property::LeaderCompleteness, [node], || {
                 format!(
                     "n{node} leads term {term} with a log that ends at {}; index {committed} was \
-                     committed in an earlier term as {:?}",
+                     committed in an earlier term, {}",
                     log.last_log(),
-                    commits.term_at(committed)
+                    Held(commits.term_at(committed))
                 )
             });
         }

@@ -87,7 +87,10 @@ impl Identities {
 pub(super) fn cut(node: NodeId, log: &ShadowLog, first: &Entry, led: bool) -> Found {
     if led {
         return found(Property::LeaderAppendOnly, [node], || {
-            format!("the leader drops its log from index {} on, which ends at {}", first.index, log.last)
+            format!(
+                "the leader drops its log from index {} on, which ends at {}",
+                first.index, log.last
+            )
         });
     }
     let dropped = log.term_at(first.index);

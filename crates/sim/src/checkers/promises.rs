@@ -39,13 +39,8 @@ impl AllPromises {
         term: Term,
         candidate: NodeId,
     ) -> Found {
-        let given = self
-            .of
-            .entry((node, incarnation))
-            .or_default()
-            .votes
-            .entry(term)
-            .or_insert(candidate);
+        let given =
+            self.of.entry((node, incarnation)).or_default().votes.entry(term).or_insert(candidate);
         if *given == candidate {
             return Ok(());
         }

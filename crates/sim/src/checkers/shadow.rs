@@ -303,12 +303,14 @@ impl Shadow {
                 format!("n{node} writes term {} after term {}", next.term, old.term)
             });
         }
-        if next.term == old.term && old.voted_for.is_some() && next.voted_for != old.voted_for {
+        if let Some(given) = old.voted_for
+            && next.term == old.term
+            && next.voted_for != old.voted_for
+        {
+            let next =
+                next.voted_for.map_or("for nobody".to_owned(), |next| format!("for n{next}"));
             return found(Property::OneVotePerTerm, [node], || {
-                format!(
-                    "n{node} voted for {:?} in term {}, and writes {:?}",
-                    old.voted_for, old.term, next.voted_for
-                )
+                format!("n{node} voted for n{given} in term {}, and then {next}", old.term)
             });
         }
         Ok(())

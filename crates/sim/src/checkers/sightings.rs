@@ -121,13 +121,12 @@ impl Sightings {
     fn role_changed(&mut self, step: &Step<'_>, elections: &Elections, commits: &Commits) {
         let Step { node, before, after, .. } = *step;
         match (before.role, after.role) {
-            (RoleName::Candidate, RoleName::Follower) => self.marks.hit(
-                if before.term == after.term {
-                    Mark::CandidateMeetsLeader
-                } else {
-                    Mark::CandidateMeetsHigherTerm
-                },
-            ),
+            (RoleName::Candidate, RoleName::Follower) if before.term == after.term => {
+                self.marks.hit(Mark::CandidateMeetsLeader);
+            }
+            (RoleName::Candidate, RoleName::Follower) => {
+                self.marks.hit(Mark::CandidateMeetsHigherTerm);
+            }
             (RoleName::PreCandidate, RoleName::Follower) => self.marks.hit(Mark::PreVoteLost),
             _ => {}
         }
@@ -265,8 +264,8 @@ impl Sightings {
         let mut has_bound = false;
         for (id, member) in new.members() {
             let before = old.member(id);
-            has_bound |= before.is_some_and(|old| old.incarnation.is_none())
-                && member.incarnation.is_some();
+            has_bound |=
+                before.is_some_and(|old| old.incarnation.is_none()) && member.incarnation.is_some();
             let changes = before.is_some_and(|old| old.context != member.context);
             self.hit_if(Mark::ContextSet, changes);
             let Some(mark) = role_mark(before.map(|old| old.role), member.role) else { continue };
@@ -374,7 +373,7 @@ fn votes(membership: &Membership, node: NodeId) -> bool {
 
 /// What a member's new role means, compared with the one before.
 const fn role_mark(old: Option<MemberRole>, new: MemberRole) -> Option<Mark> {
-    use MemberRole::{Leaving, Learner, Voter};
+    use MemberRole::{Learner, Leaving, Voter};
     match (old, new) {
         (None, Learner { promote_when_caught_up: true, .. }) => Some(Mark::VoterAdded),
         (None, Learner { .. }) => Some(Mark::LearnerAdded),

@@ -11,7 +11,7 @@ use super::identities::Identities;
 use super::promises::AllPromises;
 use super::shadow::Shadow;
 use super::violation::Property;
-use super::{Found, found};
+use super::{Found, Held, found};
 
 /// Everything that a statement can be compared with.
 pub(super) struct Truth<'a> {
@@ -22,14 +22,14 @@ pub(super) struct Truth<'a> {
 }
 
 impl Truth<'_> {
-    /// `shadow` sends `envelope`, with commit index `commit`. In a step that a crash cut short
-    /// (`is_whole` is false), the log may lack what the message is about.
+    /// `shadow` sends `envelope`, with commit index `commit`. If the message is not of the moment
+    /// that the shadow shows (`is_current` is false), the log may lack what it is about.
     pub(super) fn sent(
         &self,
         shadow: &Shadow,
         commit: Index,
         envelope: &Envelope,
-        is_whole: bool,
+        is_current: bool,
     ) -> Found {
         let (node, term) = (envelope.from, envelope.term);
         // Nobody looks at the term of a refusal.
@@ -50,7 +50,7 @@ impl Truth<'_> {
             Message::AppendEntries(append) => {
                 self.leads(envelope)?;
                 self.committed(envelope, append.leader_commit, commit)?;
-                if is_whole { self.entries(shadow, envelope, append) } else { Ok(()) }
+                if is_current { self.entries(shadow, envelope, append) } else { Ok(()) }
             }
             Message::Heartbeat(heartbeat) => {
                 self.leads(envelope)?;
@@ -80,7 +80,7 @@ impl Truth<'_> {
                 }
                 SnapshotOutcome::Pending | SnapshotOutcome::Failed => Ok(()),
             },
-            Message::HeartbeatReply(reply) if is_whole => {
+            Message::HeartbeatReply(reply) if is_current => {
                 let held = shadow.log.term_at(reply.verified);
                 self.equals_leaders(shadow, envelope, reply.verified, held)
             }
@@ -120,7 +120,8 @@ impl Truth<'_> {
     fn hands_over(&self, shadow: &Shadow, envelope: &Envelope) -> Found {
         let Envelope { from: node, to, .. } = *envelope;
         let last = shadow.log.last_log();
-        if !shadow.log.config().is_voter(node) || self.promises.has_stored(to, last.term, last.index)
+        if !shadow.log.config().is_voter(node)
+            || self.promises.has_stored(to, last.term, last.index)
         {
             return Ok(());
         }
@@ -142,9 +143,8 @@ impl Truth<'_> {
     fn entries(&self, shadow: &Shadow, envelope: &Envelope, append: &AppendEntries) -> Found {
         let node = envelope.from;
         let prev = append.prev_log;
-        let broken = |what: &str| {
-            found(Property::LogMatching, [node], || format!("{what}: {envelope}"))
-        };
+        let broken =
+            |what: &str| found(Property::LogMatching, [node], || format!("{what}: {envelope}"));
         let held = shadow.log.term_at(prev.index);
         if held.is_some_and(|held| held != prev.term) {
             return broken("the sender's log has another entry before them");
@@ -208,8 +208,9 @@ impl Truth<'_> {
         }
         found(Property::TrueAcknowledgement, [node, leader], || {
             format!(
-                "n{node} has term {held:?} at index {index}, the leader of term {term} has \
-                 {expected:?}: {envelope}"
+                "n{node} has {} at index {index}, the leader of term {term} has {}: {envelope}",
+                Held(held),
+                Held(expected)
             )
         })
     }

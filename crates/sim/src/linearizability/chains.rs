@@ -51,7 +51,7 @@ impl<S: Clone + Ord> Chains<S> {
         Self { longest, reached: BTreeMap::new() }
     }
 
-    /// All chains that are longer by one, or as many as `count_max` of them.
+    /// All chains that are longer by one, or at least `count_max` of them.
     pub(super) fn lengthened<M: Model<State = S>>(
         mut self,
         model: &M,
@@ -61,17 +61,16 @@ impl<S: Clone + Ord> Chains<S> {
     ) -> Self {
         let mut longest = Vec::new();
         for chain in &self.longest {
+            if longest.len() >= count_max {
+                break;
+            }
             let is_spent = |may| origin.spent.contains(may) || chain.mays.contains(&may);
-            let among = match chain.mays[..] {
+            let mays = match chain.mays[..] {
                 [first] => problem.followers(first),
                 _ => problem.sensitive_mays(),
             };
-            for may in problem.next_among(
-                among.iter().copied(),
-                origin.linearized,
-                origin.deadline,
-                is_spent,
-            ) {
+            let mays = mays.iter().copied();
+            for may in problem.next_among(mays, origin.linearized, origin.deadline, is_spent) {
                 let Some(state) = problem.mays[may].step(model, &chain.state) else {
                     continue;
                 };
@@ -84,7 +83,7 @@ impl<S: Clone + Ord> Chains<S> {
                     continue; // None or one of them would do.
                 }
                 let known = self.reached.entry(state.clone()).or_default();
-                if longest.len() < count_max && !known.iter().any(|known| is_subset(known, &mays)) {
+                if !known.iter().any(|known| is_subset(known, &mays)) {
                     known.push(mays.clone());
                     longest.push(Chain { mays, state });
                 }

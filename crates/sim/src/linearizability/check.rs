@@ -33,7 +33,6 @@ impl Default for Limits {
 }
 
 /// What [`check`] found out.
-#[derive(Debug)]
 pub enum Verdict<M: Model> {
     /// For each key there is an order that explains all replies.
     Linearizable,
@@ -51,6 +50,12 @@ impl<M: Model> Verdict<M> {
     #[must_use]
     pub fn is_linearizable(&self) -> bool {
         matches!(self, Self::Linearizable)
+    }
+}
+
+impl<M: Model> fmt::Debug for Verdict<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -201,3 +201,55 @@ fn twins<M: Model>(mays: &[Call<'_, M>]) -> Vec<Option<usize>> {
     let earlier = |may: usize| (0..may).rev().find(|twin| alike(&mays[*twin], &mays[may]));
     (0..mays.len()).map(earlier).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::history::History;
+    use super::super::register::{Register, RegisterOp, RegisterReply};
+    use super::*;
+
+    fn reads(intervals: &[(u64, u64)]) -> History<RegisterOp, RegisterReply> {
+        let mut history = History::new();
+        for (client, (invoked, returned)) in (0..).map(ClientId).zip(intervals) {
+            let id = history.invoke(client, RegisterOp::Read, *invoked);
+            history.complete(id, RegisterReply::Value(None), *returned);
+        }
+        history
+    }
+
+    fn problem(history: &History<RegisterOp, RegisterReply>) -> Problem<'_, Register> {
+        let operations = history.operations().iter().map(|operation| (operation, Role::Must));
+        Problem::new(&Register, operations)
+    }
+
+    #[test]
+    fn cuts_where_nothing_is_running() {
+        let cuts = |intervals: &[_]| problem(&reads(intervals)).cuts();
+        assert_eq!(cuts(&[]), []);
+        assert_eq!(cuts(&[(0, 1), (2, 3), (4, 5)]), [0, 1, 2]);
+        assert_eq!(cuts(&[(0, 9), (2, 3), (4, 5), (10, 11)]), [0, 3]);
+        assert_eq!(cuts(&[(0, 1), (1, 2), (2, 3)]), [0], "equal times overlap");
+    }
+
+    #[test]
+    fn counts_what_runs_at_once() {
+        let overlap_max = |intervals: &[_]| problem(&reads(intervals)).overlap_max();
+        assert_eq!(overlap_max(&[]), 0);
+        assert_eq!(overlap_max(&[(0, 1), (2, 3), (4, 5)]), 1);
+        assert_eq!(overlap_max(&[(0, 9), (2, 3), (4, 5), (10, 11)]), 2);
+        assert_eq!(overlap_max(&[(0, 1), (1, 2), (2, 3)]), 2, "equal times overlap");
+    }
+
+    #[test]
+    fn frontier_is_what_nothing_left_precedes() {
+        let history = reads(&[(0, 9), (1, 3), (3, 5), (4, 6)]);
+        let frontier = |linearized: OpSet| {
+            let frontier = problem(&history).frontier(&linearized);
+            frontier.map(|frontier| (frontier.next, frontier.deadline))
+        };
+        assert_eq!(frontier(OpSet::default()), Some((vec![1, 2, 0], 3)), "earliest return first");
+        assert_eq!(frontier(OpSet::default().with(1)), Some((vec![2, 3, 0], 5)));
+        assert_eq!(frontier(OpSet::prefix(3)), Some((vec![3], 6)));
+        assert_eq!(frontier(OpSet::prefix(4)), None);
+    }
+}

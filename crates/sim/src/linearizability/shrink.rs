@@ -128,7 +128,7 @@ impl<M: Model> Shrinking<'_, M> {
 
     /// Step 4.
     fn shown(&mut self, window: &Window<'_, M>, musts: &[usize]) -> Vec<usize> {
-        let mays: Vec<_> = (0..window.operations.len()).filter(|o| !musts.contains(o)).collect();
+        let mays = window.all_but(musts);
         let others = |spared: usize| -> Vec<_> {
             musts.iter().copied().filter(|must| *must != spared).collect()
         };
@@ -153,8 +153,7 @@ impl<M: Model> Shrinking<'_, M> {
 
     /// Whether there is certainly no order of `musts`, when all else in the window may happen.
     fn is_blocked(&mut self, window: &Window<'_, M>, musts: &[usize]) -> bool {
-        let mays: Vec<_> = (0..window.operations.len()).filter(|o| !musts.contains(o)).collect();
-        matches!(self.find(window, musts, &mays), Finding::Blocked { .. })
+        matches!(self.find(window, musts, &window.all_but(musts)), Finding::Blocked { .. })
     }
 
     fn find(&mut self, window: &Window<'_, M>, musts: &[usize], mays: &[usize]) -> Finding {
@@ -166,6 +165,16 @@ impl<M: Model> Shrinking<'_, M> {
         let visited = search.visited() + window.operations.len();
         self.visits_left = self.visits_left.saturating_sub(visited);
         finding
+    }
+}
+
+impl<M: Model> Window<'_, M> {
+    fn all_but(&self, some: &[usize]) -> Vec<usize> {
+        let mut is_left = vec![true; self.operations.len()];
+        for index in some {
+            is_left[*index] = false;
+        }
+        (0..is_left.len()).filter(|index| is_left[*index]).collect()
     }
 }
 

@@ -26,7 +26,7 @@ use std::{fs, io};
 use crate::options::RunOptions;
 
 /// How many seeds a mutant may need unless its head says otherwise.
-const SEEDS: u64 = 50;
+const SEEDS: u64 = 200;
 
 /// A breakage of the code.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -24,8 +24,11 @@ pub(super) struct Tree {
 impl Tree {
     /// Copies the workspace at `origin` into a directory under `home`.
     pub(super) fn copy(origin: &Path, home: &Path) -> Result<Self, MutantsError> {
-        let tree =
-            Self { root: home.join("tree"), origin: origin.to_owned(), target: home.join("target") };
+        let tree = Self {
+            root: home.join("tree"),
+            origin: origin.to_owned(),
+            target: home.join("target"),
+        };
         // An earlier run may have been killed.
         if tree.root.exists() {
             fs::remove_dir_all(&tree.root).map_err(at(&tree.root))?;

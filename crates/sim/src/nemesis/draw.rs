@@ -1,6 +1,6 @@
 //! Which fault comes next.
 
-use quorate_raft::{Index, NodeId};
+use quorate_raft::{ChangeStep, Index, NodeId};
 
 use super::{Fault, Nemesis};
 use crate::checkers::Checkers;
@@ -12,8 +12,8 @@ impl Nemesis {
     /// Draws a fault by the weights of the options, inflicts it, and plans how it ends.
     pub(super) fn draw(&mut self, cluster: &mut Cluster, checkers: &Checkers) {
         self.retire_some(cluster, checkers);
-        let weight = |name: &&str| self.options.value(name).unwrap_or(0);
-        let total: u64 = RunOptions::FAULTS.iter().map(|name| weight(&name)).sum();
+        let weight = |name: &str| self.options.value(name).unwrap_or(0);
+        let total: u64 = RunOptions::FAULTS.iter().map(|name| weight(name)).sum();
         let mut at = self.rng.below(total);
         for name in RunOptions::FAULTS {
             let weight = self.options.value(name).unwrap_or(0);
@@ -165,7 +165,7 @@ impl Nemesis {
         let membership = std::sync::Arc::clone(&brief.membership);
         let change = self.draw_change(cluster, &membership);
         // A new member usually runs before it is added, and sometimes only later.
-        let named = change.steps.iter().filter_map(|step| step.node());
+        let named = change.steps.iter().filter_map(ChangeStep::node);
         let new = named.filter(|node| cluster.host(*node).is_none() && node.0 <= self.last_node);
         for new in new.collect::<Vec<_>>() {
             match self.rng.chance(700_000) {

@@ -48,9 +48,8 @@ impl Probes {
     pub(super) fn observe(&mut self, observation: &Observation) {
         match &observation.what {
             Observed::Answered { id, reply: Reply::Proposed(result), .. } => {
-                if self.open.remove(id) && result.is_ok() {
-                    self.executed += 1;
-                }
+                let is_probe = self.open.remove(id);
+                self.executed += u64::from(is_probe && result.is_ok());
             }
             Observed::Abandoned { id } => {
                 self.open.remove(id);
@@ -130,6 +129,7 @@ impl Simulation<'_> {
         let mut link = options.link();
         link.delay.outlier_ppm = 0;
         self.cluster.network.set_defaults(link);
+        self.slow_down(link);
         let mut host_options = options.host();
         host_options.sync.outlier_ppm = 0;
         host_options.fetch_fails_ppm = 0;
@@ -164,7 +164,8 @@ impl Simulation<'_> {
             match rng.below(7) {
                 0 => self.cluster.crash(*node, Crash::Kill),
                 1 => self.cluster.crash(*node, Crash::PowerCut),
-                2 => self.cluster.pause(*node),
+                2 if self.cluster.host(*node).is_some_and(Host::is_up) => self.cluster.pause(*node),
+                2 => self.cluster.crash(*node, Crash::Kill),
                 3 => self.cluster.stall_disk(*node, until),
                 4 => self.cut_off(*node, [false, true]),
                 // The deaf disturb those who do not protect themselves.

@@ -17,7 +17,10 @@ pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> T {
         std::panic::set_hook(Box::new(move |info| {
             if IS_QUIET.get() {
                 let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line()));
-                let what = info.payload_as_str().unwrap_or("a panic without a message");
+                let payload = info.payload();
+                let text = payload.downcast_ref::<&str>().copied();
+                let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+                let what = text.unwrap_or("a panic without a message");
                 let text = format!("{what}{}", place.unwrap_or_default()).replace('\n', " ");
                 LAST.set(text);
             } else {

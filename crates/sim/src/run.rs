@@ -1,7 +1,7 @@
 //! One run: a cluster, its clients, its nemesis, its judges.
 //!
 //! A [`Plan`] decides everything. [`run`] carries it out event by event, has every event judged, ends
-//! with the [liveness](liveness) phase and the verdict on what clients saw, and gives an [`Outcome`].
+//! with the [`liveness`] phase and the verdict on what clients saw, and gives an [`Outcome`].
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

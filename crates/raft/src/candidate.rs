@@ -56,11 +56,7 @@ impl Candidate {
     }
 
     pub(crate) fn on_time(&mut self, common: &mut Common) -> Next {
-        if common.now < self.deadline {
-            return Next::Stay;
-        }
-        if let Some(until) = common.lease_to_wait_for() {
-            self.deadline = until;
+        if !common.has_run_out(&mut self.deadline) {
             return Next::Stay;
         }
         if !common.may_campaign() {

@@ -150,11 +150,7 @@ impl Follower {
 
     pub(crate) fn on_time(&mut self, common: &mut Common) -> Next {
         self.reads.on_time(common, self.leader);
-        if common.now < self.deadline {
-            return Next::Stay;
-        }
-        if let Some(until) = common.lease_to_wait_for() {
-            self.deadline = until;
+        if !common.has_run_out(&mut self.deadline) {
             return Next::Stay;
         }
         if !common.may_campaign() {

@@ -112,6 +112,7 @@ mod message;
 mod pre_candidate;
 mod quorum;
 mod raft;
+mod receive;
 mod recovered;
 mod rng;
 mod role;

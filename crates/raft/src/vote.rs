@@ -36,10 +36,20 @@ impl Common {
         Some(contact.unwrap_or(self.no_vote_before).max(self.no_vote_before))
     }
 
-    /// The same, if it is still to come. A node's own vote is a vote like any other, so it does not
-    /// even campaign before; its timer may have been set before the lease was agreed on.
-    pub(crate) fn lease_to_wait_for(&self) -> Option<Time> {
-        self.lease_kept_until().filter(|until| self.now < *until)
+    /// Whether an election timer that was set for `deadline` has run out. While a lease may be kept
+    /// it is put off: a node's own vote is a vote like any other, so it does not even campaign
+    /// before; and its timer may have been set before the lease was agreed on.
+    pub(crate) fn has_run_out(&self, deadline: &mut Time) -> bool {
+        if self.now < *deadline {
+            return false;
+        }
+        match self.lease_kept_until().filter(|until| self.now < *until) {
+            Some(until) => {
+                *deadline = until;
+                false
+            }
+            None => true,
+        }
     }
 
     /// Whether a follower is inside the time in which it does not listen to candidates.

@@ -1,0 +1,170 @@
+//! Rewriting what still counts in old segments, so that they can be freed.
+//!
+//! Segments are freed from the front of the log only, so a group that writes nothing would pin the
+//! segment with its last records, and all behind it. When the log takes much more room than what
+//! counts in it, the records that count in the oldest segment are written again at its end, as
+//! records of their own kind: they replace, they drop nothing. A log so never takes more than about
+//! twice what counts in it and [`SLACK_SEGMENTS`] segments, and on average each byte is written at
+//! most twice.
+
+use quorate_raft::{Entry, GroupId};
+
+use crate::error::{ChoreError, ReadError};
+use crate::index::GroupIndex;
+use crate::log::{Draft, Log, Room};
+use crate::prepare::{Chores, Progress, chore_error};
+use crate::read::{Piece, read_piece};
+use crate::wal::Shared;
+
+/// Room that is not worth the work of gaining it.
+const SLACK_SEGMENTS: u64 = 4;
+/// What a record without entries takes, about.
+const STATE_BYTES: u64 = 128;
+
+/// How far the oldest segment has been rewritten.
+pub(crate) struct Forwarding {
+    segment: u64,
+    /// Groups before this one are done.
+    group: GroupId,
+}
+
+/// What has to be rewritten for one group.
+struct Wanted {
+    group: GroupId,
+    pieces: Vec<Piece>,
+}
+
+impl Shared {
+    /// Rewrites about `bytes` of what counts in the oldest segment, if it should be freed.
+    pub(crate) fn forward(
+        &self,
+        chores: &mut Chores,
+        bytes: usize,
+    ) -> Result<Progress, ChoreError> {
+        let log = self.log();
+        let Some(segment) = log.segment_to_free(self.options.segment_bytes) else {
+            chores.forwarding = None;
+            return Ok(Progress::Idle);
+        };
+        let group = match &chores.forwarding {
+            Some(forwarding) if forwarding.segment == segment => forwarding.group,
+            _ => GroupId(0),
+        };
+        let (wanted, next_group) = log.wanted_of(segment, group, bytes);
+        drop(log);
+        for wanted in wanted {
+            self.rewrite(chores, segment, &wanted)?;
+        }
+        // After the last group, from the first one again: what changed meanwhile was passed over.
+        let group = next_group.unwrap_or(GroupId(0));
+        chores.forwarding = Some(Forwarding { segment, group });
+        Ok(Progress::More)
+    }
+
+    fn rewrite(
+        &self,
+        chores: &mut Chores,
+        segment: u64,
+        wanted: &Wanted,
+    ) -> Result<(), ChoreError> {
+        let mut records: Vec<(&Piece, Vec<Entry>)> = Vec::new();
+        for piece in &wanted.pieces {
+            let mut entries = Vec::new();
+            read_piece(piece, usize::MAX, &mut entries).map_err(unreadable)?;
+            records.push((piece, entries));
+        }
+        let mut log = self.log();
+        let mut draft = Draft::default();
+        loop {
+            draft.clear();
+            let Some(group) = log.groups.by_id.get(&wanted.group) else { return Ok(()) };
+            for (piece, entries) in &records {
+                let position = group.position(piece.first);
+                let unchanged = group.locations.get(position) == Some(&piece.location)
+                    && group.range_at(position) == (piece.first, piece.last);
+                if unchanged {
+                    draft.push_rewrite(wanted.group, &group.hard_state, entries);
+                }
+            }
+            if draft.is_empty() && group.state_segment == Some(segment) {
+                draft.push_rewrite(wanted.group, &group.hard_state, &[]);
+            }
+            if draft.is_empty() {
+                return Ok(());
+            }
+            match log.make_room(draft.bytes.len()).map_err(chore_error)? {
+                Room::Here => return log.place(&mut draft).map_err(chore_error),
+                Room::NeedsNext => {
+                    drop(log);
+                    self.make_next(chores)?;
+                    log = self.log();
+                }
+                // Whoever fills does the chores, and that is us.
+                Room::BeingFilled => unreachable!("nothing is filled while records are moved"),
+            }
+        }
+    }
+}
+
+impl Log {
+    /// The oldest segment, if the log takes too much room and it is not the one being written.
+    fn segment_to_free(&self, segment_bytes: u64) -> Option<u64> {
+        let segments = self.segments.by_number.values();
+        let total: u64 = segments.clone().map(|entry| entry.segment.size).sum();
+        let live: u64 = segments.map(|entry| entry.live_bytes + entry.states * STATE_BYTES).sum();
+        let oldest = self.segments.oldest()?;
+        let worth_it = total > 2 * live + SLACK_SEGMENTS * segment_bytes;
+        let sealed = self.segments.by_number.len() > 1;
+        (worth_it && sealed && !oldest.is_free()).then_some(oldest.segment.number)
+    }
+
+    /// What counts in `segment`, from group `from` on, as much as `bytes`; and the group to go on
+    /// with.
+    fn wanted_of(
+        &self,
+        segment: u64,
+        from: GroupId,
+        bytes: usize,
+    ) -> (Vec<Wanted>, Option<GroupId>) {
+        let mut all = Vec::new();
+        let mut room = bytes as u64;
+        for (id, group) in self.groups.by_id.range(from..) {
+            let pieces = self.pieces_in(segment, group, &mut room);
+            if !pieces.is_empty() || group.state_segment == Some(segment) {
+                room = room.saturating_sub(STATE_BYTES);
+                all.push(Wanted { group: *id, pieces });
+            }
+            if room == 0 {
+                return (all, Some(*id));
+            }
+        }
+        (all, None)
+    }
+
+    fn pieces_in(&self, segment: u64, group: &GroupIndex, room: &mut u64) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        for (position, location) in group.locations.iter().enumerate() {
+            if *room == 0 {
+                break;
+            }
+            if location.segment() == segment
+                && let Some(file) = self.segments.get(segment)
+            {
+                *room = room.saturating_sub(location.len() as u64);
+                let (first, last) = group.range_at(position);
+                let (segment, location) = (file.clone(), *location);
+                pieces.push(Piece { segment, location, first, last });
+            }
+        }
+        pieces
+    }
+}
+
+/// A record that cannot be read cannot be moved, and its segment not be freed.
+fn unreadable(error: ReadError) -> ChoreError {
+    match error {
+        ReadError::Stopped(stopped) => stopped.into(),
+        ReadError::Io(failure) => ChoreError::Io(failure),
+        other => ChoreError::Unreadable(Box::new(other)),
+    }
+}

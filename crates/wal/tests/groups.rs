@@ -1,0 +1,243 @@
+//! Many groups in one log: completion, compaction, quiet groups.
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+mod support;
+
+use quorate_raft::{Entry, GroupId, HardState, Index, Install, NodeId, Payload, Seq, Term};
+use quorate_wal::{Fate, MemoryDisk, Progress, Wal};
+use support::{commands, open, options, persist, snapshot};
+
+/// Prepares to the end, syncing where that is waited for.
+fn prepare_all(wal: &Wal) {
+    loop {
+        match wal.prepare(16 << 10).unwrap() {
+            Progress::More => {}
+            Progress::AfterSync => {
+                wal.sync().unwrap();
+            }
+            Progress::Idle => break,
+        }
+    }
+}
+
+#[test]
+fn a_sync_completes_the_highest_sequence_of_each_group() {
+    let wal = open(&MemoryDisk::new(), 1).wal;
+    let record = |seq| persist(seq, 1, vec![]);
+    let (a, b, c) = (record(5), record(6), record(7));
+    wal.write(&[(GroupId(2), &a), (GroupId(1), &b), (GroupId(2), &c)]).unwrap();
+    assert_eq!(wal.sync().unwrap(), [(GroupId(1), Seq(6)), (GroupId(2), Seq(7))]);
+    assert_eq!(wal.sync().unwrap(), []);
+}
+
+/// What is written while a sync runs is not part of it.
+#[test]
+fn a_sync_covers_what_was_written_before_it_began() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    let first = wal.write(&[(GroupId(1), &persist(1, 1, vec![]))]).unwrap();
+    let job = wal.begin_sync().unwrap().unwrap();
+    let second = wal.write(&[(GroupId(1), &persist(2, 1, vec![]))]).unwrap();
+    assert!(wal.begin_sync().unwrap().is_none(), "one at a time");
+    assert_eq!(job.run().unwrap(), [(GroupId(1), Seq(1))]);
+    assert_eq!(wal.durable(), first);
+    assert_eq!(wal.sync().unwrap(), [(GroupId(1), Seq(2))]);
+    assert_eq!(wal.durable(), second);
+    // A job that is dropped has not happened.
+    wal.write(&[(GroupId(1), &persist(3, 1, vec![]))]).unwrap();
+    drop(wal.begin_sync().unwrap().unwrap());
+    assert_eq!(wal.durable(), second);
+    assert_eq!(wal.sync().unwrap(), [(GroupId(1), Seq(3))]);
+}
+
+/// What `sync_to` completes is kept for whoever distributes completions.
+#[test]
+fn completions_are_never_lost() {
+    let wal = open(&MemoryDisk::new(), 1).wal;
+    let position = wal.write(&[(GroupId(1), &persist(1, 1, vec![]))]).unwrap();
+    wal.sync_to(position).unwrap();
+    wal.write(&[(GroupId(3), &persist(1, 1, vec![]))]).unwrap();
+    wal.mark().map(|completed| assert_eq!(completed.len(), 2)).unwrap();
+}
+
+/// One group writes a lot beside thousands that are idle, which is the test of 10 GiB beside
+/// 10,000 groups at a smaller scale: the log takes twice what counts and a few segments, and the
+/// idle groups keep their votes.
+#[test]
+fn idle_groups_pin_nothing() {
+    const IDLE: u64 = 2_000;
+    const SEGMENT: u64 = 64 << 10;
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    for group in 1..=IDLE {
+        let mut record = persist(1, 3, commands(1..=2, 3, 20));
+        record.hard_state.voted_for = Some(NodeId(group));
+        wal.write(&[(GroupId(group), &record)]).unwrap();
+    }
+    wal.sync().unwrap();
+    let mut segments_max = 0;
+    let mut live_max = 0;
+    let mut next = 1;
+    let mut written = 0;
+    while written < 40 << 20 {
+        let batch = commands(next..=next + 15, 1, 500);
+        written += 16 * 500;
+        wal.write(&[(GroupId(0), &persist(next, 1, batch))]).unwrap();
+        next += 16;
+        wal.sync().unwrap();
+        if next % 512 == 1 {
+            wal.compact(GroupId(0), &snapshot(next - 100, 1)).unwrap();
+            prepare_all(&wal);
+            let usage = wal.usage();
+            segments_max = segments_max.max(usage.segment_bytes);
+            live_max = live_max.max(usage.live_bytes);
+        }
+    }
+    let most = 2 * (live_max + IDLE * 128) + 8 * SEGMENT;
+    assert!(segments_max < most, "{segments_max} bytes of segments, {live_max} live");
+    let metrics = wal.metrics();
+    assert!(metrics.forwarded_bytes > 0 && metrics.segments_recycled > 100, "{metrics:?}");
+    // Every byte is written at most about twice, whatever the idle groups have.
+    assert!(metrics.written_bytes < 3 * written, "{} for {written}", metrics.written_bytes);
+
+    let opened = open(&disk.after_power_cut(|_, _| Fate::Dropped), 2);
+    assert_eq!(opened.groups.len() as u64, IDLE + 1);
+    for group in 1..=IDLE {
+        let found = &opened.groups[&GroupId(group)];
+        assert_eq!(found.hard_state.voted_for, Some(NodeId(group)));
+        assert_eq!((found.last_index, found.hard_state.term), (Index(2), Term(3)));
+        let entries = opened.wal.read(GroupId(group), Index(1), Index(2), 1000).unwrap();
+        assert_eq!(entries, commands(1..=2, 3, 20));
+    }
+    assert_eq!(opened.groups[&GroupId(0)].last_index, Index(next - 1));
+}
+
+/// A group whose whole log was compacted still has its hard state when its segment is freed.
+#[test]
+fn the_vote_of_an_empty_log_is_rewritten() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    let mut record = persist(1, 7, commands(1..=3, 7, 100));
+    record.hard_state.voted_for = Some(NodeId(3));
+    wal.write(&[(GroupId(9), &record)]).unwrap();
+    wal.sync().unwrap();
+    wal.compact(GroupId(9), &snapshot(3, 7)).unwrap();
+    for next in 1..3_000 {
+        wal.write(&[(GroupId(0), &persist(next, 1, commands(next..=next, 1, 900)))]).unwrap();
+        if next % 50 == 0 {
+            wal.sync().unwrap();
+            wal.compact(GroupId(0), &snapshot(next - 1, 1)).unwrap();
+            prepare_all(&wal);
+        }
+    }
+    wal.sync().unwrap();
+    assert!(disk.contents("0000000000000001.log").is_none(), "the first segment is gone");
+    let opened = open(&disk.after_power_cut(|_, _| Fate::Dropped), 2).groups;
+    let hard_state = &opened[&GroupId(9)].hard_state;
+    assert_eq!((hard_state.term, hard_state.voted_for), (Term(7), Some(NodeId(3))));
+    assert_eq!(opened[&GroupId(9)].last_index, Index(3));
+}
+
+/// A conflict that cuts into an older record, and what was written over stays away.
+#[test]
+fn a_conflict_drops_the_suffix() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    wal.write(&[(GroupId(0), &persist(1, 1, commands(1..=10, 1, 50)))]).unwrap();
+    wal.write(&[(GroupId(0), &persist(2, 1, commands(11..=20, 1, 50)))]).unwrap();
+    wal.write(&[(GroupId(0), &persist(3, 2, commands(7..=8, 2, 50)))]).unwrap();
+    let mut expected = commands(1..=6, 1, 50);
+    expected.extend(commands(7..=8, 2, 50));
+    let read = |wal: &Wal| wal.read(GroupId(0), Index(1), Index(99), 1 << 20).unwrap();
+    assert_eq!(read(&wal), expected);
+    wal.close().unwrap();
+    drop(wal);
+    let opened = open(&disk, 2);
+    assert_eq!(read(&opened.wal), expected);
+    let terms = [(Index(1), Term(1)), (Index(7), Term(2))];
+    assert_eq!(opened.groups[&GroupId(0)].terms, terms);
+}
+
+#[test]
+fn reads_are_bounded_by_bytes() {
+    let wal = open(&MemoryDisk::new(), 1).wal;
+    for next in 0..10 {
+        let batch = commands(next * 10 + 1..=next * 10 + 10, 1, 136);
+        wal.write(&[(GroupId(0), &persist(next, 1, batch))]).unwrap();
+    }
+    let read = |first, last, bytes| wal.read(GroupId(0), Index(first), Index(last), bytes).unwrap();
+    // Each entry counts as 136 + 64 bytes.
+    assert_eq!(read(1, 100, 1000).len(), 5);
+    assert_eq!(read(8, 100, 1100), commands(8..=12, 1, 136));
+    assert_eq!(read(8, 9, 1 << 20), commands(8..=9, 1, 136));
+    assert_eq!(read(50, 100, 0), commands(50..=50, 1, 136), "at least one");
+    assert_eq!(read(1, 100, usize::MAX).len(), 100);
+}
+
+/// A payload larger than what is read at once, and a record larger than a segment.
+#[test]
+fn large_entries() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    let large: Vec<Entry> = commands(1..=4, 1, 100_000);
+    assert!(options(1).segment_bytes < 4 * 100_000);
+    wal.write(&[(GroupId(0), &persist(1, 1, large.clone()))]).unwrap();
+    wal.write(&[(GroupId(0), &persist(2, 1, commands(5..=5, 1, 10)))]).unwrap();
+    wal.sync().unwrap();
+    assert_eq!(wal.read(GroupId(0), Index(3), Index(3), 1).unwrap(), large[2..3]);
+    assert_eq!(wal.read(GroupId(0), Index(1), Index(9), 1 << 30).unwrap().len(), 5);
+    let opened = open(&disk.after_power_cut(|_, _| Fate::Dropped), 2);
+    assert_eq!(opened.wal.read(GroupId(0), Index(1), Index(4), 1 << 30).unwrap(), large);
+    // Many small heads: a header larger than what is read at once.
+    let noops = |index| Entry::new(Index(index), Term(1), Payload::Noop);
+    let many: Vec<Entry> = (6..=5_000).map(noops).collect();
+    opened.wal.write(&[(GroupId(0), &persist(3, 1, many.clone()))]).unwrap();
+    let read = opened.wal.read(GroupId(0), Index(4_000), Index(4_001), 1 << 20).unwrap();
+    assert_eq!(read, many[3_994..=3_995]);
+}
+
+/// An installed snapshot takes the place of the log, at once and for ever.
+#[test]
+fn an_installed_snapshot_replaces_the_log() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    wal.write(&[(GroupId(0), &persist(1, 2, commands(1..=30, 2, 50)))]).unwrap();
+    let hard_state = HardState { term: Term(5), ..HardState::default() };
+    let install = Install { seq: Seq(2), snapshot: snapshot(20, 5), hard_state };
+    wal.install(GroupId(0), &install).unwrap();
+    assert!(wal.read(GroupId(0), Index(21), Index(30), 1 << 20).is_err(), "dropped with the rest");
+    let cut = disk.after_power_cut(|_, _| Fate::Dropped);
+    let opened = open(&cut, 2);
+    let found = &opened.groups[&GroupId(0)];
+    assert_eq!((found.last_index, found.hard_state.term), (Index(20), Term(5)));
+    assert_eq!(found.snapshot, snapshot(20, 5));
+    opened.wal.write(&[(GroupId(0), &persist(3, 5, commands(21..=22, 5, 50)))]).unwrap();
+    opened.wal.sync().unwrap();
+    let found = open(&cut.after_power_cut(|_, _| Fate::Dropped), 3).groups;
+    assert_eq!(found[&GroupId(0)].last_index, Index(22));
+    assert_eq!(found[&GroupId(0)].terms, [(Index(21), Term(5))]);
+}
+
+/// The first configuration of a group is where its log starts.
+#[test]
+fn the_first_configuration_is_kept() {
+    let disk = MemoryDisk::new();
+    let first = snapshot(0, 0);
+    open(&disk, 1).wal.compact(GroupId(4), &first).unwrap();
+    let opened = open(&disk, 2);
+    let recovered = opened.groups[&GroupId(4)].recovered(Index(0), 77);
+    assert_eq!(recovered.snapshot, first);
+    assert_eq!(recovered.boot_nonce, 77);
+}
+
+/// What the index takes in memory.
+#[test]
+fn the_index_takes_twenty_bytes_a_record() {
+    let wal = open(&MemoryDisk::new(), 1).wal;
+    for next in 0..4_000 {
+        let batch = commands(next * 16 + 1..=next * 16 + 16, 1, 10);
+        wal.write(&[(GroupId(0), &persist(next, 1, batch))]).unwrap();
+    }
+    let bytes = wal.usage().index_bytes;
+    assert!((4_000 * 20..4_000 * 45).contains(&bytes), "{bytes} for 64,000 entries");
+}

@@ -216,7 +216,9 @@ impl Examined {
                 filled: file.segment.size,
                 recycled: true,
             };
-            if file.may_be_used() { void.push(prepared.name) } else { unused.push(prepared) }
+            // A header further on leads to it even if it has none itself.
+            let is_used = file.may_be_used() || self.chained.contains(number);
+            if is_used { void.push(prepared.name) } else { unused.push(prepared) }
         }
         Ok((unused, void))
     }

@@ -73,6 +73,9 @@ pub(crate) fn put_group_record(
     entries: &[Entry],
 ) {
     let begin = out.len();
+    // A good guess of the size, so that a large record grows the buffer once.
+    let payloads: usize = entries.iter().map(Entry::size).sum();
+    out.reserve(FIXED_BYTES + START_AT + payloads);
     out.extend_from_slice(&[0; FIXED_BYTES]);
     group.put(out);
     seq.put(out);
@@ -85,7 +88,7 @@ pub(crate) fn put_group_record(
     out.resize(heads_at + entries.len() * EntryHead::BYTES, 0);
     let payloads_at = out.len();
     for (at, entry) in entries.iter().enumerate() {
-        let (head, payload) = EntryHead::of(entry);
+        let (head, payload) = EntryHead::borrowing(entry);
         let at = heads_at + at * EntryHead::BYTES;
         out[at..at + EntryHead::BYTES].copy_from_slice(&head.to_array());
         out.extend_from_slice(&payload);

@@ -36,6 +36,8 @@ pub(crate) struct Examined {
     /// The segments of the log with where their records end, oldest first. Without damage, up to
     /// the anchor.
     pub(crate) segments: Vec<(Arc<Segment>, u64)>,
+    /// The numbers of all segments that the chain led to, also behind the anchor.
+    pub(crate) chained: Vec<u64>,
     /// Where the last record ends that is known to be durable, and its number.
     pub(crate) anchor: (Place, u64),
     /// Whole records behind it.
@@ -54,19 +56,30 @@ pub(crate) fn examine(disk: &dyn Disk) -> Result<Option<Examined>, OpenError> {
         // Once more, past the damage: for what else is damaged, and what of the groups is left.
         look = Look::at(&inventory, Until::BreakAbove(look.walk.mark), look.walk.mark)?;
     }
-    let Look { walk, segments, damage, notes } = look;
+    let Look { walk, segments, chained, damage, notes } = look;
     let Walk { replay, anchor, mut above, written, .. } = walk;
     // Marks at the end have nothing to say that the next segment's header does not.
     while above.back().is_some_and(|above| above.group.is_none()) {
         above.pop_back();
     }
-    Ok(Some(Examined { inventory, replay, segments, anchor, above, damage, notes, written }))
+    Ok(Some(Examined {
+        inventory,
+        replay,
+        segments,
+        chained,
+        anchor,
+        above,
+        damage,
+        notes,
+        written,
+    }))
 }
 
 /// One reading of the log.
 struct Look {
     walk: Walk,
     segments: Vec<(Arc<Segment>, u64)>,
+    chained: Vec<u64>,
     damage: Vec<Damage>,
     notes: Vec<Note>,
 }
@@ -82,6 +95,7 @@ impl Look {
         let mut look = Self {
             walk,
             segments: Vec::new(),
+            chained: links.iter().map(|link| link.file.segment.number).collect(),
             damage: inventory.damage.clone(),
             notes: Vec::new(),
         };

@@ -1,4 +1,5 @@
 //! Power cuts and kills at every step, with every part of the unsynced writes on the disk or not.
+//! With `QUORATE_LONG=1`, for about an hour.
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod support;
@@ -23,7 +24,7 @@ fn play(disk: &MemoryDisk, seed: u64, steps: usize) -> Option<Player> {
 /// Every step of the disk is the last one, once; then the power is cut, or the process killed.
 #[test]
 fn a_crash_at_every_step() {
-    for seed in 0..3 {
+    for seed in 0..support::rounds(3, 200) {
         let disk = MemoryDisk::new();
         disk.stop_after(Some(u64::MAX));
         play(&disk, seed, 60).unwrap();
@@ -60,7 +61,7 @@ fn unsynced(seed: u64, writes: usize) -> (MemoryDisk, Player) {
 
 #[test]
 fn every_subset_of_eight_unsynced_writes() {
-    for seed in 0..6 {
+    for seed in 0..support::rounds(6, 200) {
         let (disk, player) = unsynced(seed, 6);
         let changes = disk.pending().len();
         assert!((6..=10).contains(&changes), "{changes}");
@@ -92,8 +93,9 @@ fn a_write_torn_at_every_byte() {
 #[test]
 fn samples_of_many_unsynced_writes() {
     let mut rng = Rng(8);
-    for sample in 0..2000 {
-        let (disk, player) = unsynced(sample % 40, 8 + sample as usize % 30);
+    for sample in 0..support::rounds(2_000, 200_000) {
+        let (disk, player) =
+            unsynced(sample % support::rounds(40, 20_000), 8 + sample as usize % 30);
         let left = disk.after_power_cut(|_, change| random_fate(&mut rng, change));
         assert_survives(&player.history, &left, &mut rng, &format!("sample {sample}"));
     }

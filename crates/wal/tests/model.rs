@@ -144,7 +144,7 @@ impl Run {
 
 #[test]
 fn random_operations() {
-    for seed in 0..60 {
+    for seed in 0..support::rounds(60, 10_000) {
         let mut run = Run::new(seed);
         for _ in 0..250 {
             run.step();

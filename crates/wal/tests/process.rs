@@ -19,10 +19,6 @@ use support::{Rng, TempDir, command, persist, snapshot};
 const DIRECTORY: &str = "QUORATE_WAL_TEST_DIRECTORY";
 const WRITERS: u64 = 3;
 
-fn long() -> bool {
-    std::env::var_os("QUORATE_LONG").is_some()
-}
-
 fn open(path: &std::path::Path) -> Result<Opened, OpenError> {
     let disk = Arc::new(RealDisk::new(path).unwrap());
     let random = Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
@@ -102,7 +98,7 @@ fn killed_while_writing() {
     let mut rng = Rng(u64::from(std::process::id()));
     let mut durable: BTreeMap<u64, u64> = BTreeMap::new();
     let mut rewritten = 0;
-    for round in 0..if long() { 50 } else { 4 } {
+    for round in 0..support::rounds(4, 50) {
         let mut child = start("child_writes", &directory);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let wanted = 20 + rng.below(400);
@@ -179,7 +175,7 @@ fn two_processes() {
 /// `no_space` in `faults.rs` has to do.
 #[test]
 fn a_full_file_system() {
-    if !long() {
+    if support::rounds(0, 1) == 0 {
         return;
     }
     let directory = TempDir::new();

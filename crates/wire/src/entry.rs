@@ -4,6 +4,7 @@
 //! message or record stand together under one checksum; the payloads follow, each under the
 //! checksum in its head. So damage to a payload never hides which entry it was.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -56,10 +57,26 @@ impl EntryHead {
             Payload::Command(command) => (PayloadKind::Command, command.clone()),
             Payload::Membership(membership) => (PayloadKind::Membership, membership.to_bytes()),
         };
+        (Self::new(entry, kind, payload.len()), payload)
+    }
+
+    /// The same with the payload borrowed, for those who copy it at once.
+    #[must_use]
+    pub fn borrowing(entry: &Entry) -> (Self, Cow<'_, [u8]>) {
+        let (kind, payload) = match &entry.payload {
+            Payload::Noop => (PayloadKind::Noop, Cow::Borrowed(&[][..])),
+            Payload::Command(command) => (PayloadKind::Command, Cow::Borrowed(&command[..])),
+            Payload::Membership(membership) => {
+                (PayloadKind::Membership, Cow::Owned(membership.to_bytes().into()))
+            }
+        };
+        (Self::new(entry, kind, payload.len()), payload)
+    }
+
+    fn new(entry: &Entry, kind: PayloadKind, payload_len: usize) -> Self {
         let payload_len =
-            u32::try_from(payload.len()).expect("limits keep every payload far below 4 GiB");
-        let head = Self { id: entry.log_id(), kind, payload_len, checksum: entry.checksum };
-        (head, payload)
+            u32::try_from(payload_len).expect("limits keep every payload far below 4 GiB");
+        Self { id: entry.log_id(), kind, payload_len, checksum: entry.checksum }
     }
 
     /// The entry that has this head and this payload. Whether the payload is intact is not
@@ -118,7 +135,7 @@ impl Form for EntryHead {
 
 /// Appends `entry` in the form that stands alone: version, head, payload.
 pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
-    let (head, payload) = EntryHead::of(entry);
+    let (head, payload) = EntryHead::borrowing(entry);
     out.push(VERSION);
     head.put(out);
     out.extend_from_slice(&payload);

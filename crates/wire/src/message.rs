@@ -132,7 +132,7 @@ fn put_append_entries(body: &AppendEntries, out: &mut Vec<u8>) {
     put_count(body.entries.len(), out);
     out.reserve(body.entries.len() * EntryHead::BYTES);
     for entry in &body.entries {
-        EntryHead::of(entry).0.put(out);
+        EntryHead::borrowing(entry).0.put(out);
     }
 }
 

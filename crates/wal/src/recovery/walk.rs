@@ -119,9 +119,9 @@ impl Walk {
             self.oldest = self.oldest.max(header.oldest);
         }
         if is_first {
-            let segment = header.number;
-            let chain = header.previous.chain;
-            self.anchor = (Place { segment, offset: RECORDS_AT, chain }, header.first - 1);
+            // As long as no record of it counts, the log does not need the segment.
+            let place = Place { chain: header.previous.chain, ..Place::default() };
+            self.anchor = (place, header.first - 1);
             self.written = header.first - 1;
         } else if behind_gap {
             self.gap_reaches(header.first - 1);

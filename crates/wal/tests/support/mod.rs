@@ -14,6 +14,11 @@ use bytes::Bytes;
 use quorate_raft::*;
 use quorate_wal::{MemoryDisk, Opened, Options, RecoveredGroup, Wal};
 
+/// How many rounds a random test goes: many with `QUORATE_LONG=1`.
+pub(crate) fn rounds(normal: u64, long: u64) -> u64 {
+    if std::env::var_os("QUORATE_LONG").is_some() { long } else { normal }
+}
+
 /// SplitMix64.
 #[derive(Clone)]
 pub(crate) struct Rng(pub(crate) u64);

@@ -97,6 +97,13 @@ pub enum WriteError {
         /// What fits.
         bytes_max: u64,
     },
+    /// An entry is not what its checksum says: it was changed in memory since it was made.
+    Corrupt {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: Index,
+    },
     /// The entries do not follow on what the group's log has. The caller has lost its place.
     Gap {
         /// The group.
@@ -116,6 +123,9 @@ impl fmt::Display for WriteError {
             Self::NoSpace(why) => write!(f, "no space: {why}"),
             Self::TooLarge { bytes, bytes_max } => {
                 write!(f, "records of {bytes} bytes exceed {bytes_max}")
+            }
+            Self::Corrupt { group, index } => {
+                write!(f, "entry {index} of group {group} does not match its checksum")
             }
             Self::Gap { group, last, found } => {
                 write!(f, "entry {found} of group {group} cannot follow on entry {last}")

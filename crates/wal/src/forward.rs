@@ -1,11 +1,11 @@
 //! Rewriting what still counts in old segments, so that they can be freed.
 //!
 //! Segments are freed from the front of the log only, so a group that writes nothing would pin the
-//! segment with its last records, and all behind it. When the log takes much more room than what
-//! counts in it, the records that count in the oldest segment are written again at its end, as
-//! records of their own kind: they replace, they drop nothing. A log so never takes more than about
-//! twice what counts in it and [`SLACK_SEGMENTS`] segments, and on average each byte is written at
-//! most twice.
+//! segment with its last records, and all behind it. When only a little of the oldest segment
+//! counts, or the log takes much more room than what counts in it, what counts in the oldest segment
+//! is written again at the end, as records of their own kind: they replace, they drop nothing. A log
+//! so never takes more than about twice what counts in it and [`SLACK_SEGMENTS`] segments, and on
+//! average each byte is written at most twice.
 
 use quorate_raft::{Entry, GroupId};
 
@@ -16,6 +16,8 @@ use crate::prepare::{Chores, Progress, chore_error};
 use crate::read::{Piece, read_piece};
 use crate::wal::Shared;
 
+/// The part of a segment, one in so many, that is worth rewriting at once to free the rest.
+const LITTLE: u64 = 16;
 /// Room that is not worth the work of gaining it.
 const SLACK_SEGMENTS: u64 = 4;
 /// What a record without entries takes, about.
@@ -107,13 +109,14 @@ impl Shared {
 }
 
 impl Log {
-    /// The oldest segment, if the log takes too much room and it is not the one being written.
+    /// The oldest segment, if it is worth freeing and not the one being written.
     fn segment_to_free(&self, segment_bytes: u64) -> Option<u64> {
         let segments = self.segments.by_number.values();
         let total: u64 = segments.clone().map(|entry| entry.segment.size).sum();
         let live: u64 = segments.map(|entry| entry.live_bytes + entry.states * STATE_BYTES).sum();
         let oldest = self.segments.oldest()?;
-        let worth_it = total > 2 * live + SLACK_SEGMENTS * segment_bytes;
+        let is_little = (oldest.live_bytes + oldest.states * STATE_BYTES) * LITTLE <= oldest.end;
+        let worth_it = is_little || total > 2 * live + SLACK_SEGMENTS * segment_bytes;
         let sealed = self.segments.by_number.len() > 1;
         (worth_it && sealed && !oldest.is_free()).then_some(oldest.segment.number)
     }

@@ -95,8 +95,10 @@ impl GroupIndex {
         last: Index,
         mut dropped: impl FnMut(Location),
     ) {
+        // Of a record before it, what counts may have been only what is now dropped.
+        let keeps_some = location.first().prev() > self.start_index();
         while let Some(back) = self.locations.back()
-            && back.first() >= location.first()
+            && (back.first() >= location.first() || !keeps_some)
         {
             dropped(*back);
             self.locations.pop_back();
@@ -273,6 +275,17 @@ mod tests {
         assert_eq!(dropped, [21]);
         assert_eq!(group.position(Index(14)), 1);
         assert_eq!(group.position(Index(15)), 2);
+    }
+
+    /// Entries 1 to 10 in one record, compacted up to 4: a conflict at 5 leaves nothing of it.
+    #[test]
+    fn a_conflict_right_behind_the_start_drops_everything() {
+        let mut group = group();
+        group.append(location(1, 64), Index(10), |_| ());
+        group.start.snapshot.id.index = Index(4);
+        let mut dropped = Vec::new();
+        group.append(location(5, 128), Index(5), |gone| dropped.push(gone.offset()));
+        assert_eq!((firsts(&group), dropped), (vec![5], vec![64]));
     }
 
     #[test]

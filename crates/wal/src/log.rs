@@ -44,6 +44,10 @@ struct GroupPart {
     payload_bytes: u64,
     /// First and last index.
     range: Option<(Index, Index)>,
+    /// Whether the indices follow each other.
+    contiguous: bool,
+    /// The first entry whose payload is not what its checksum says.
+    corrupt: Option<Index>,
 }
 
 impl Draft {
@@ -66,8 +70,11 @@ impl Draft {
 
     fn push(&mut self, kind: Kind, group: GroupId, seq: Seq, state: &HardState, entries: &[Entry]) {
         let begin = self.bytes.len();
-        record::put_group_record(&mut self.bytes, kind, group, seq, state, entries);
+        let corrupt = record::put_group_record(&mut self.bytes, kind, group, seq, state, entries);
         let range = entries.first().zip(entries.last());
+        let follows = |pair: &[Entry]| pair[1].index.0 == pair[0].index.0.wrapping_add(1);
+        let contiguous = entries.windows(2).all(follows)
+            && range.is_none_or(|(_, last)| last.index <= Index::MAX);
         let part = GroupPart {
             kind,
             group,
@@ -76,6 +83,8 @@ impl Draft {
             entries: entries.len(),
             payload_bytes: record::payload_len(&self.bytes[begin..]),
             range: range.map(|(first, last)| (first.index, last.index)),
+            contiguous,
+            corrupt,
         };
         self.parts.push(Part { end: self.bytes.len(), group: Some(part) });
     }
@@ -179,18 +188,20 @@ impl Log {
         self.stopped.get_or_insert(Stopped::Poisoned(failure)).clone()
     }
 
-    /// Whether the entries of `draft` follow on what the groups have.
-    pub(crate) fn check_sequence(&self, draft: &Draft) -> Result<(), WriteError> {
+    /// Whether the entries of `draft` are intact and follow on what the groups have.
+    pub(crate) fn check_draft(&self, draft: &Draft) -> Result<(), WriteError> {
         let mut ends: BTreeMap<GroupId, Index> = BTreeMap::new();
         let several = draft.parts.len() > 1;
         for part in draft.parts.iter().filter_map(|part| part.group.as_ref()) {
             let Some((first, last)) = part.range else { continue };
+            if let Some(index) = part.corrupt {
+                return Err(WriteError::Corrupt { group: part.group, index });
+            }
             let known = self.groups.by_id.get(&part.group);
             let start = known.map_or(Index::ZERO, GroupIndex::start_index);
             let end = known.map_or(Index::ZERO, |group| group.last);
             let end = ends.get(&part.group).copied().unwrap_or(end);
-            let contiguous = last.0 - first.0 + 1 == part.entries as u64;
-            if first <= start || first > end.next() || !contiguous {
+            if first <= start || first > end.next() || !part.contiguous {
                 return Err(WriteError::Gap { group: part.group, last: end, found: first });
             }
             if several {

@@ -123,11 +123,13 @@ impl Shared {
         if let Some(segment) = Arc::into_inner(entry.segment).filter(|_| wanted) {
             let Segment { number, file, .. } = segment;
             let filled = file.len().map_err(|error| failed("reading", &name, &error))?;
-            if filled >= self.options.segment_bytes {
+            // One that was not filled to its end will be.
+            if filled > self.options.segment_bytes / 2 {
                 let spare = segment::spare_name(number);
                 self.disk.rename(&name, &spare).map_err(|error| failed("rename", &name, &error))?;
                 let (number, name) = (0, spare);
-                let spare = Prepared { number, name, file, size: filled, filled, recycled: true };
+                let size = filled.max(self.options.segment_bytes);
+                let spare = Prepared { number, name, file, size, filled, recycled: true };
                 self.log().spares.push(spare);
                 return Ok(());
             }
@@ -214,7 +216,7 @@ impl Shared {
         while left > 0 {
             let mut log = self.log();
             let Some(next) = &log.next else { return Ok(Progress::More) };
-            let count = (next.size - next.filled).min(SLICE_BYTES as u64);
+            let count = next.size.saturating_sub(next.filled).min(SLICE_BYTES as u64);
             let count = count.min(left.next_multiple_of(PAGE));
             if count == 0 {
                 return Ok(Progress::Idle);
@@ -287,7 +289,7 @@ pub(crate) fn chore_error(error: WriteError) -> ChoreError {
     match error {
         WriteError::NoSpace(failure) => ChoreError::Io(failure),
         WriteError::Stopped(stopped) => stopped.into(),
-        WriteError::TooLarge { .. } | WriteError::Gap { .. } => {
+        WriteError::TooLarge { .. } | WriteError::Gap { .. } | WriteError::Corrupt { .. } => {
             unreachable!("a chore writes marks and what the log already has: {error}")
         }
     }

@@ -64,6 +64,8 @@ pub(crate) struct Seal {
 }
 
 /// Appends a record for a group to `out`, complete but for its [`seal`] and the start of the log.
+/// Returns the first entry whose payload is not what its checksum says: such a record must not be
+/// written, since the next start would take it for damage.
 pub(crate) fn put_group_record(
     out: &mut Vec<u8>,
     kind: Kind,
@@ -71,7 +73,7 @@ pub(crate) fn put_group_record(
     seq: Seq,
     hard_state: &HardState,
     entries: &[Entry],
-) {
+) -> Option<Index> {
     let begin = out.len();
     // A good guess of the size, so that a large record grows the buffer once.
     let payloads: usize = entries.iter().map(Entry::size).sum();
@@ -87,13 +89,18 @@ pub(crate) fn put_group_record(
     let heads_at = out.len();
     out.resize(heads_at + entries.len() * EntryHead::BYTES, 0);
     let payloads_at = out.len();
+    let mut corrupt = None;
     for (at, entry) in entries.iter().enumerate() {
         let (head, payload) = EntryHead::borrowing(entry);
         let at = heads_at + at * EntryHead::BYTES;
         out[at..at + EntryHead::BYTES].copy_from_slice(&head.to_array());
+        if crc::of(&payload) != head.checksum {
+            corrupt = corrupt.or(Some(entry.index));
+        }
         out.extend_from_slice(&payload);
     }
     finish(out, begin, payloads_at, kind);
+    corrupt
 }
 
 /// Appends a mark to `out`, complete but for its [`seal`].

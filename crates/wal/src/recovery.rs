@@ -44,17 +44,18 @@ pub(crate) struct Examined {
     pub(crate) above: VecDeque<Above>,
     pub(crate) damage: Vec<Damage>,
     pub(crate) notes: Vec<Note>,
-    /// Number of the last record, and bytes of all records.
+    /// Number of the last record that counts.
     pub(crate) written: u64,
 }
 
 /// Looks at everything. `None` if the directory has no log.
 pub(crate) fn examine(disk: &dyn Disk) -> Result<Option<Examined>, OpenError> {
     let Some(inventory) = Inventory::take(disk)? else { return Ok(None) };
-    let mut look = Look::at(&inventory, Until::FirstBreak, 0)?;
+    let mut look = Look::at(&inventory, Until::FirstBreak, None)?;
     if !look.damage.is_empty() {
         // Once more, past the damage: for what else is damaged, and what of the groups is left.
-        look = Look::at(&inventory, Until::BreakAbove(look.walk.mark), look.walk.mark)?;
+        let Walk { mark, oldest_claimed, .. } = look.walk;
+        look = Look::at(&inventory, Until::BreakAbove(mark), Some(oldest_claimed))?;
     }
     let Look { walk, segments, chained, damage, notes } = look;
     let Walk { replay, anchor, mut above, written, .. } = walk;
@@ -85,12 +86,14 @@ struct Look {
 }
 
 impl Look {
-    fn at(inventory: &Inventory, until: Until, mark: u64) -> Result<Self, OpenError> {
+    /// Reads everything. A missing segment that should be there, because it is not older than
+    /// `oldest`, is passed over if that is given.
+    fn at(inventory: &Inventory, until: Until, oldest: Option<u64>) -> Result<Self, OpenError> {
         let replay = Replay::new(inventory.identity.incarnation, &inventory.starts);
         // An installed snapshot was put down when records up to its number were durable.
         let reset = inventory.starts.values().map(|start| start.reset).max().unwrap_or(0);
-        let mut walk = Walk::new(replay, until, mark.max(reset));
-        let (links, missing) = inventory.chain(until != Until::FirstBreak);
+        let mut walk = Walk::new(replay, until, reset);
+        let (links, missing) = inventory.chain(oldest);
         walk.run(&links)?;
         let mut look = Self {
             walk,

@@ -81,7 +81,7 @@ impl Wal {
             if draft.is_empty() {
                 return Ok(Position(log.written));
             }
-            log.check_sequence(draft)?;
+            log.check_draft(draft)?;
             match log.make_room(draft.bytes.len())? {
                 Room::Here => {
                     log.place(draft)?;
@@ -136,9 +136,10 @@ impl Wal {
     /// As [`sync`](Self::sync).
     pub fn sync_to(&self, position: Position) -> Result<(), Stopped> {
         let mut log = self.shared.log();
+        let up_to = position.0.min(log.written);
         loop {
             log.check()?;
-            if log.durable >= position.0 {
+            if log.durable >= up_to {
                 return Ok(());
             }
             if log.syncing {
@@ -170,7 +171,8 @@ impl Wal {
     /// Puts down that everything synced so far is durable, durably. Damage to a record that is
     /// marked so is found to be damage; otherwise it may pass for the end of the log. Every record
     /// marks those before it, so this is for a log that has come to rest: call it some 100 ms after
-    /// the last sync. It does nothing where all is marked.
+    /// the last sync. It does nothing where all is marked. If there was something to sync, it says
+    /// what that completed, as [`sync`](Self::sync) does.
     ///
     /// # Errors
     ///

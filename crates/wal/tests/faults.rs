@@ -192,6 +192,10 @@ fn entries_must_follow() {
     let mut holed = commands(4..=6, 1, 50);
     holed.remove(1);
     assert!(wal.write(&[(GROUP, &persist(2, 1, holed))]).is_err());
+    let mut changed = commands(4..=6, 1, 50);
+    changed[1].checksum ^= 1;
+    let corrupt = wal.write(&[(GROUP, &persist(2, 1, changed))]);
+    assert_eq!(corrupt.unwrap_err(), WriteError::Corrupt { group: GROUP, index: Index(5) });
     // Within one call each record follows on the one before it.
     let (a, b) = (persist(2, 1, commands(4..=5, 1, 50)), persist(3, 1, commands(6..=7, 1, 50)));
     wal.write(&[(GROUP, &a), (GROUP, &b)]).unwrap();

@@ -19,6 +19,8 @@ impl Form for HardState {
         self.term.put(out);
         self.voted_for.unwrap_or(NodeId(0)).put(out);
         self.commit.put(out);
+        // Nobody could read it back otherwise.
+        assert!(self.seen.is_sorted_by(|a, b| a.0 < b.0), "members are seen once, by id");
         put_count(self.seen.len(), out);
         for (node, incarnation) in &self.seen {
             node.put(out);

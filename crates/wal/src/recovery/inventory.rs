@@ -165,9 +165,10 @@ impl Inventory {
     ///
     /// It is followed from its end, the highest number that is in use, by what each header says
     /// of the segment before it. It ends at one that is gone: its number is returned, and whether
-    /// it may be gone turns out when the marks have been read. With `past_missing` the chain goes
-    /// on with what is there, which is only good for telling what is damaged.
-    pub(crate) fn chain(&self, past_missing: bool) -> (Vec<Link<'_>>, Option<u64>) {
+    /// it may be gone turns out when the records have been read. If it may not, because it is not
+    /// older than `past_missing`, the chain goes on with what is there: which is only good for
+    /// telling what is damaged.
+    pub(crate) fn chain(&self, past_missing: Option<u64>) -> (Vec<Link<'_>>, Option<u64>) {
         let used = |(_, file): &(&u64, &SegmentFile)| file.header().is_some();
         let highest_below = |number: u64| {
             self.segments.range(..number).rev().find(used).map(|(_, file)| (file, None))
@@ -191,7 +192,7 @@ impl Inventory {
                 Some(file) => next = Some((file, Some(previous.offset))),
                 None => {
                     missing = missing.or(Some(previous.segment));
-                    if past_missing {
+                    if past_missing.is_some_and(|oldest| previous.segment >= oldest) {
                         next = highest_below(previous.segment);
                     }
                 }

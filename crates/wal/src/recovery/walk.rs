@@ -55,12 +55,14 @@ pub(crate) struct Walk {
     pub(crate) replay: Replay,
     until: Until,
     /// Whether records are still taken in.
-    pub(crate) taking: bool,
+    taking: bool,
     pub(crate) breaks: Vec<Break>,
     /// The highest mark seen.
     pub(crate) mark: u64,
-    /// Segments below this number may be gone.
+    /// Segments below this number may be gone, according to what was taken in.
     pub(crate) oldest: u64,
+    /// The same according to anything that was found.
+    pub(crate) oldest_claimed: u64,
     /// Whole records above the mark, in order, as far as they were taken in.
     pub(crate) above: VecDeque<Above>,
     /// Where the last record ends that was taken in and is not above the mark, and its number.
@@ -79,6 +81,10 @@ pub(crate) struct Walk {
 
 impl Walk {
     pub(crate) fn new(replay: Replay, until: Until, mark: u64) -> Self {
+        let mark = match until {
+            Until::FirstBreak => mark,
+            Until::BreakAbove(known) => mark.max(known),
+        };
         Self {
             replay,
             until,
@@ -86,6 +92,7 @@ impl Walk {
             breaks: Vec::new(),
             mark,
             oldest: 0,
+            oldest_claimed: 0,
             above: VecDeque::new(),
             anchor: (Place::default(), 0),
             expected: 0,
@@ -115,9 +122,7 @@ impl Walk {
             return;
         };
         self.mark = self.mark.max(header.mark);
-        if self.taking {
-            self.oldest = self.oldest.max(header.oldest);
-        }
+        self.note_oldest(header.oldest);
         if is_first {
             // As long as no record of it counts, the log does not need the segment.
             let place = Place { chain: header.previous.chain, ..Place::default() };
@@ -232,14 +237,14 @@ impl Walk {
             self.note(Found::Padding, &segment.name, at, (len - filled) as u64, header.number);
             self.cut_at(offset);
         }
+        if let Body::Mark { oldest } = body {
+            self.note_oldest(*oldest);
+        }
         if !self.taking {
             return;
         }
         let group = match body {
-            Body::Mark { oldest } => {
-                self.oldest = self.oldest.max(*oldest);
-                None
-            }
+            Body::Mark { .. } => None,
             Body::Group(body) => {
                 let (segment, damaged) = (segment.number, self.damaged.as_slice());
                 self.replay.apply(&Placed { header, body, bytes, segment, offset, damaged });
@@ -288,6 +293,13 @@ impl Walk {
             if let Some(last) = self.breaks.last_mut() {
                 (last.entries, last.group) = (entries, group);
             }
+        }
+    }
+
+    fn note_oldest(&mut self, oldest: u64) {
+        self.oldest_claimed = self.oldest_claimed.max(oldest);
+        if self.taking {
+            self.oldest = self.oldest.max(oldest);
         }
     }
 

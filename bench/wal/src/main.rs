@@ -5,7 +5,8 @@
 //! a disk, and above all a shared machine, is faster in one minute than in the next.
 //!
 //! ```text
-//! wal [--dir DIR] [--rounds N] [--seconds S] [--only TEXT] [--three] [--recovery] [--verbose]
+//! quorate-bench-wal [--dir DIR] [--rounds N] [--seconds S] [--only WRITERSxBATCH] [--verbose]
+//! quorate-bench-wal --three | --recovery
 //! ```
 
 mod bare;

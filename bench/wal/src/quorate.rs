@@ -62,8 +62,7 @@ impl Quorate {
         while self.wal.metrics().segment_switches < 4 {
             let append = (index..index + 256).map(|index| self.entry(index)).collect();
             index += 256;
-            let persist =
-                Persist { seq: Seq(0), hard_state: HardState::default(), append };
+            let persist = Persist { seq: Seq(0), hard_state: HardState::default(), append };
             self.wal.write(&[(group, &persist)]).expect("a write");
             while self.wal.preparation_due() > 0 {
                 self.wal.prepare(PREPARE_BYTES_MAX).expect("a preparation");

@@ -55,6 +55,8 @@ pub struct Node {
     /// The installation that waits to become durable, and its snapshot.
     installing: Option<(Seq, LogId)>,
     actions: Vec<Action>,
+    /// The disk has failed.
+    stopped: bool,
 }
 
 /// A request that the core works on.
@@ -100,6 +102,7 @@ impl Node {
             compaction,
             installing: None,
             actions: Vec::new(),
+            stopped: false,
         })
     }
 
@@ -112,6 +115,9 @@ impl Node {
     /// When to step with [`Event::Wake`], unless news comes earlier. Ask after `take_actions`.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
+        if self.stopped {
+            return None;
+        }
         let deadlines = [
             self.raft.deadline(),
             self.proposals.deadline(),
@@ -124,7 +130,11 @@ impl Node {
     /// Takes in one piece of news. What follows from it is in the next `take_actions`.
     pub fn step(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
+        if self.stopped {
+            return;
+        }
         match event {
+            Event::DiskFailed => self.stop(),
             Event::Wake => {
                 self.expire();
                 self.tell(Input::Wake);
@@ -178,7 +188,7 @@ impl Node {
 
     /// What the host is to do, in order.
     pub fn take_actions(&mut self) -> Vec<Action> {
-        loop {
+        while !self.stopped {
             let effects = self.raft.take_effects();
             if effects.is_empty() {
                 break;
@@ -198,6 +208,28 @@ impl Node {
             self.reply(id, Reply::Read(Ok(index)));
         }
         std::mem::take(&mut self.actions)
+    }
+
+    /// The disk has failed: nothing that this node promises from now on could be kept.
+    fn stop(&mut self) {
+        self.stopped = true;
+        let mut open = self.outgoing.abandon();
+        let origins = self.asked.values().map(|asked| match asked {
+            Asked::Proposal(origin) => *origin,
+            Asked::Client(client) => Origin::Client(*client),
+        });
+        let origins: Vec<Origin> = origins.chain(self.proposals.abandon()).collect();
+        open.extend(origins.into_iter().filter_map(|origin| match origin {
+            Origin::Client(client) => Some(client),
+            // It hears that this process has ended.
+            Origin::Peer { .. } => None,
+        }));
+        open.extend(self.reads.take(|_, ()| true).into_iter().map(|((_, id), ())| id));
+        self.asked.clear();
+        for id in open {
+            self.reply(id, Reply::Stopped);
+        }
+        self.actions.push(Action::Stop);
     }
 
     fn tell(&mut self, input: Input) {

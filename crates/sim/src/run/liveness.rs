@@ -155,6 +155,9 @@ impl Simulation<'_> {
             }
             self.cluster.set_host_options(node, host_options);
         }
+        for node in self.nemesis.rotten().clone() {
+            self.cluster.crash(node, Crash::PowerCut);
+        }
         self.cluster.calm(&except);
         let until = self.cluster.now().after(2 * bound_us(&options));
         for node in lost {

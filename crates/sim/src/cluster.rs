@@ -19,10 +19,10 @@ use std::sync::Arc;
 use quorate_node::{Event, Node, NodeMessage};
 use quorate_raft::{ClusterId, Incarnation, Member, MemberRole, Membership, NodeId, Time};
 
+use crate::disk_log::DiskLog;
 use crate::network::Network;
 use crate::rng::Rng;
 use crate::state_machine::{KvMachine, StateMachine};
-use crate::disk_log::DiskLog;
 use crate::storage::{DiskNews, MemoryStorage, RecoverError, Storage};
 
 mod clients;
@@ -136,12 +136,7 @@ impl Cluster {
         Directory { incarnation, log: Box::new(MemoryStorage::default()) }
     }
 
-    fn make_host(
-        &mut self,
-        node: NodeId,
-        mut directory: Directory,
-        membership: Arc<Membership>,
-    ) {
+    fn make_host(&mut self, node: NodeId, mut directory: Directory, membership: Arc<Membership>) {
         directory.log.bootstrap(membership);
         let mut config = self.options.config.clone();
         config.cluster = CLUSTER;

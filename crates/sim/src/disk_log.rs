@@ -26,7 +26,9 @@ use quorate_wal::{
 };
 
 use crate::rng::Rng;
-use crate::storage::{Crash, DiskError, DiskFault, DiskNews, LogImage, RecoverError, Storage, Write};
+use crate::storage::{
+    Crash, DiskError, DiskFault, DiskNews, LogImage, RecoverError, Storage, Write,
+};
 
 mod neighbours;
 mod rot;
@@ -403,9 +405,9 @@ impl DiskLog {
         let start = expected.start == found.start
             || self.compaction.as_ref().is_some_and(|start| *start == found.start);
         let same = |entry: &Entry| {
-            expected.entry(entry.index).is_some_and(|other| {
-                (other.term, other.checksum) == (entry.term, entry.checksum)
-            })
+            expected
+                .entry(entry.index)
+                .is_some_and(|other| (other.term, other.checksum) == (entry.term, entry.checksum))
         };
         start
             && expected.hard_state == found.hard_state
@@ -542,7 +544,7 @@ impl Storage for DiskLog {
     fn crash(&mut self, crash: Crash, mut rng: Option<&mut Rng>) {
         if let Some(rng) = &mut rng
             && self.wal.is_some()
-            && rng.chance(300_000)
+            && (self.installing || rng.chance(300_000))
         {
             self.die_half_way(rng);
         }
@@ -554,7 +556,8 @@ impl Storage for DiskLog {
                 (DiskNews::Forwarded, metrics.forwarded_bytes),
                 (DiskNews::Unprepared, metrics.segments_unprepared),
             ];
-            self.news.extend(seen.into_iter().filter(|(_, count)| *count > 0).map(|(news, _)| news));
+            self.news
+                .extend(seen.into_iter().filter(|(_, count)| *count > 0).map(|(news, _)| news));
         }
         self.after(crash, rng);
         // What the log was not given is gone for certain.

@@ -269,7 +269,9 @@ impl Log {
         self.segments.insert(Arc::clone(&segment), RECORDS_AT);
         let place = Place { segment: number, offset: RECORDS_AT, chain: previous.chain };
         let old = self.tail.replace(Tail { segment, tag, place });
-        if self.written > self.durable {
+        // One without records may have been entered and then found too small: its header counts all
+        // the same, since the chain leads through it.
+        if self.written > self.durable || previous.offset == RECORDS_AT {
             self.unsynced.extend(old.map(|tail| tail.segment));
         }
         self.marked = self.marked.max(self.durable);

@@ -449,7 +449,8 @@ impl Storage for DiskLog {
             return Err(DiskError::Full);
         }
         let count = count.min(self.handed);
-        let seq = self.unsynced.range(..count).filter_map(|write| write.as_ref()?.seq()).last();
+        let seq =
+            self.unsynced.range(..count).filter_map(|write| write.as_ref()?.seq()).next_back();
         let sync = self.wal().begin_sync().map_err(|why| failed(&why))?;
         self.job = Some(Job { sync, seq, neighbours: self.neighbours.clone() });
         Ok(count)

@@ -263,23 +263,23 @@ impl Cluster {
                 process.syncing = covered;
                 self.schedule_sync(node);
             }
-            Err(error) => self.disk_error(node, error),
+            Err(error) => self.disk_error(node, &error),
         }
     }
 
     /// The disk is full, and is tried again soon; or has failed, and the node is told.
-    fn disk_error(&mut self, node: NodeId, error: DiskError) {
+    fn disk_error(&mut self, node: NodeId, error: &DiskError) {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let news = host.storage.take_news();
         if let Some(process) = &mut host.process
-            && error == DiskError::Full
+            && *error == DiskError::Full
         {
             process.disk_waits = true;
             let at = self.now.after(FULL_DISK_PAUSE_US);
             self.schedule.add(at, Task::DiskRetry { node, epoch: host.epoch });
         }
         self.observe_disk(node, news);
-        if error != DiskError::Full {
+        if *error != DiskError::Full {
             self.input(node, Event::DiskFailed);
         }
     }
@@ -315,7 +315,7 @@ impl Cluster {
             panic!("what is installed was fetched before");
         }
         if let Err(error) = host.storage.sync(count) {
-            return self.disk_error(node, error);
+            return self.disk_error(node, &error);
         }
         let done: Vec<PendingWrite> = process.writes.drain(..count).collect();
         let installed = done.iter().find_map(|write| write.install);

@@ -263,6 +263,23 @@ fn an_installed_snapshot_replaces_the_log() {
     assert_eq!(found[&GroupId(0)].terms, [(Index(21), Term(5))]);
 }
 
+/// Compaction after an installed snapshot: what the snapshot has made void stays so, even if all
+/// that was written since then is lost.
+#[test]
+fn a_compaction_keeps_what_a_snapshot_said() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    wal.write(&[(GroupId(0), &persist(1, 2, commands(1..=30, 2, 50)))]).unwrap();
+    let hard_state = HardState { term: Term(5), ..HardState::default() };
+    let install = Install { seq: Seq(2), snapshot: snapshot(20, 5), hard_state };
+    wal.install(GroupId(0), &install).unwrap();
+    wal.write(&[(GroupId(0), &persist(3, 5, commands(21..=22, 5, 50)))]).unwrap();
+    wal.compact(GroupId(0), &snapshot(22, 5)).unwrap();
+    let opened = open(&disk.after_power_cut(|_, _| Fate::Dropped), 2);
+    let found = &opened.groups[&GroupId(0)];
+    assert_eq!((found.last_index, found.hard_state.term), (Index(22), Term(5)));
+}
+
 /// The first configuration of a group is where its log starts.
 #[test]
 fn the_first_configuration_is_kept() {

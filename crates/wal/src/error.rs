@@ -293,6 +293,11 @@ pub enum OpenError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A file has the name of a segment with a number that none gets. Take it away.
+    Name {
+        /// The file.
+        file: String,
+    },
     /// The disk failed.
     Io(IoFailure),
 }
@@ -318,6 +323,7 @@ impl fmt::Display for OpenError {
                 write!(f, "`{file}` is from another data directory (incarnation {:x})", found.0)
             }
             Self::Identity { file, why } => write!(f, "`{file}` {why}"),
+            Self::Name { file } => write!(f, "no segment is ever called `{file}`"),
             Self::Io(why) => why.fmt(f),
         }
     }

@@ -7,7 +7,7 @@
 //! so never takes more than about twice what counts in it and [`SLACK_SEGMENTS`] segments, and on
 //! average each byte is written at most twice.
 
-use quorate_raft::{Entry, GroupId};
+use quorate_raft::{Entry, GroupId, Index};
 
 use crate::error::{ChoreError, ReadError};
 use crate::index::GroupIndex;
@@ -20,15 +20,20 @@ use crate::wal::Shared;
 const LITTLE: u64 = 16;
 /// Room that is not worth the work of gaining it.
 const SLACK_SEGMENTS: u64 = 4;
+/// Most records and groups looked at under the lock at a time: some hundred microseconds.
+const LOOKS_MAX: usize = 1 << 16;
 /// What a record without entries takes, about.
 const STATE_BYTES: u64 = 128;
 
 /// How far the oldest segment has been rewritten.
 pub(crate) struct Forwarding {
     segment: u64,
-    /// Groups before this one are done.
-    group: GroupId,
+    /// What is before that place is done.
+    from: From,
 }
+
+/// A group, and an index in its log.
+type From = (GroupId, Index);
 
 /// What has to be rewritten for one group.
 struct Wanted {
@@ -48,18 +53,18 @@ impl Shared {
             chores.forwarding = None;
             return Ok(Progress::Idle);
         };
-        let group = match &chores.forwarding {
-            Some(forwarding) if forwarding.segment == segment => forwarding.group,
-            _ => GroupId(0),
+        let begin = (GroupId(0), Index::ZERO);
+        let from = match &chores.forwarding {
+            Some(forwarding) if forwarding.segment == segment => forwarding.from,
+            _ => begin,
         };
-        let (wanted, next_group) = log.wanted_of(segment, group, bytes);
+        let (wanted, next) = log.wanted_of(segment, from, bytes);
         drop(log);
         for wanted in wanted {
             self.rewrite(chores, segment, &wanted)?;
         }
         // After the last group, from the first one again: what changed meanwhile was passed over.
-        let group = next_group.unwrap_or(GroupId(0));
-        chores.forwarding = Some(Forwarding { segment, group });
+        chores.forwarding = Some(Forwarding { segment, from: next.unwrap_or(begin) });
         Ok(Progress::More)
     }
 
@@ -79,6 +84,10 @@ impl Shared {
         let mut draft = Draft::default();
         loop {
             draft.clear();
+            if log.installing == Some(wanted.group) {
+                // Whatever it has will be void in a moment, and must not come back behind that.
+                return Ok(());
+            }
             let Some(group) = log.groups.by_id.get(&wanted.group) else { return Ok(()) };
             for (piece, entries) in &records {
                 let position = group.position(piece.first);
@@ -121,45 +130,71 @@ impl Log {
         (worth_it && sealed && !oldest.is_free()).then_some(oldest.segment.number)
     }
 
-    /// What counts in `segment`, from group `from` on, as much as `bytes`; and the group to go on
-    /// with.
-    fn wanted_of(
-        &self,
-        segment: u64,
-        from: GroupId,
-        bytes: usize,
-    ) -> (Vec<Wanted>, Option<GroupId>) {
+    /// What counts in `segment`, from `from` on, as much as `bytes`; and where to go on. It gives up
+    /// after [`LOOKS_MAX`], since writers wait meanwhile.
+    fn wanted_of(&self, segment: u64, from: From, bytes: usize) -> (Vec<Wanted>, Option<From>) {
         let mut all = Vec::new();
-        let mut room = bytes as u64;
-        for (id, group) in self.groups.by_id.range(from..) {
-            let pieces = self.pieces_in(segment, group, &mut room);
-            if !pieces.is_empty() || group.state_segment == Some(segment) {
-                room = room.saturating_sub(STATE_BYTES);
+        let mut left = Left { bytes: bytes as u64, looks: LOOKS_MAX };
+        let (first, mut index) = from;
+        for (id, group) in self.groups.by_id.range(first..) {
+            if left.is_nothing() {
+                return (all, Some((*id, Index::ZERO)));
+            }
+            let (pieces, rest) = self.pieces_in(segment, group, index, &mut left);
+            index = Index::ZERO;
+            let has_state = rest.is_none() && group.state_segment == Some(segment);
+            if !pieces.is_empty() || has_state {
+                left.bytes = left.bytes.saturating_sub(STATE_BYTES);
                 all.push(Wanted { group: *id, pieces });
             }
-            if room == 0 {
-                return (all, Some(*id));
+            if let Some(rest) = rest {
+                return (all, Some((*id, rest)));
             }
         }
         (all, None)
     }
 
-    fn pieces_in(&self, segment: u64, group: &GroupIndex, room: &mut u64) -> Vec<Piece> {
+    /// What counts in `segment` of one group, from `from` on; and where to go on if that is not
+    /// all.
+    fn pieces_in(
+        &self,
+        segment: u64,
+        group: &GroupIndex,
+        from: Index,
+        left: &mut Left,
+    ) -> (Vec<Piece>, Option<Index>) {
         let mut pieces = Vec::new();
-        for (position, location) in group.locations.iter().enumerate() {
-            if *room == 0 {
-                break;
+        left.looks = left.looks.saturating_sub(1);
+        let begin = group.position(from);
+        for (position, location) in group.locations.iter().enumerate().skip(begin) {
+            if left.is_nothing() {
+                return (pieces, Some(location.first()));
             }
+            left.looks -= 1;
             if location.segment() == segment
                 && let Some(file) = self.segments.get(segment)
             {
-                *room = room.saturating_sub(location.len() as u64);
+                left.bytes = left.bytes.saturating_sub(location.len() as u64);
                 let (first, last) = group.range_at(position);
                 let (segment, location) = (file.clone(), *location);
                 pieces.push(Piece { segment, location, first, last });
             }
         }
-        pieces
+        (pieces, None)
+    }
+}
+
+/// How much more may be done at a time.
+struct Left {
+    /// Bytes to be rewritten.
+    bytes: u64,
+    /// Records and groups to be looked at.
+    looks: usize,
+}
+
+impl Left {
+    const fn is_nothing(&self) -> bool {
+        self.bytes == 0 || self.looks == 0
     }
 }
 

@@ -105,6 +105,8 @@ pub(crate) struct Tail {
     pub(crate) segment: Arc<Segment>,
     pub(crate) tag: u64,
     pub(crate) place: Place,
+    /// The segment's header is durable as soon as the record of this number is.
+    pub(crate) first: u64,
 }
 
 /// A segment file that is not part of the log, and will be or was.
@@ -156,12 +158,21 @@ pub(crate) struct Log {
     pub(crate) written: u64,
     /// Number up to which all records are durable.
     pub(crate) durable: u64,
-    /// The highest mark that a written record has.
-    pub(crate) marked: u64,
+    /// The highest mark that a written record has, and the number of the first one that has it.
+    pub(crate) marked: (u64, u64),
     /// Number of the last record written that is not a mark.
     pub(crate) written_for_groups: u64,
     /// The last mark that freed segments: its number, and the lowest segment that it left.
     pub(crate) freed: (u64, u64),
+
+    /// A write into the tail failed for want of space and may have left whole records behind the
+    /// end, which a start would find.
+    pub(crate) leftover: bool,
+    /// The header of the next segment, which says that the tail ends here, may have been written
+    /// although the switch failed for want of space: nothing more may be written into the tail.
+    pub(crate) tail_ended: bool,
+    /// A snapshot takes the place of that group's log just now.
+    pub(crate) installing: Option<GroupId>,
 
     pub(crate) syncing: bool,
     /// Segments left behind with records that were not synced.
@@ -218,7 +229,7 @@ impl Log {
             return Err(WriteError::TooLarge { bytes, bytes_max: record::BYTES_MAX });
         }
         let tail = self.tail.as_ref().ok_or(Stopped::Damaged)?;
-        if tail.place.offset + bytes > tail.segment.size {
+        if self.tail_ended || tail.place.offset + bytes > tail.segment.size {
             let Some(mut next) = self.next.take() else { return Ok(Room::NeedsNext) };
             next.size = next.size.max(RECORDS_AT + bytes);
             if self.is_being_filled(next.number, RECORDS_AT) {
@@ -257,8 +268,8 @@ impl Log {
         if let Err(error) = next.file.write_at(&pages, 0) {
             let failure = IoFailure::new("write", &next.name, &error).at(0);
             return Err(if is_no_space(&error) {
-                // Nothing refers to the file yet, so it is as good as before.
                 self.next = Some(next);
+                self.tail_ended = true;
                 WriteError::NoSpace(failure)
             } else {
                 self.poison(failure).into()
@@ -268,13 +279,14 @@ impl Log {
         let segment = Arc::new(Segment { number, name, file, size });
         self.segments.insert(Arc::clone(&segment), RECORDS_AT);
         let place = Place { segment: number, offset: RECORDS_AT, chain: previous.chain };
-        let old = self.tail.replace(Tail { segment, tag, place });
+        let old = self.tail.replace(Tail { segment, tag, place, first: header.first });
+        self.tail_ended = false;
+        self.leftover = false;
         // One without records may have been entered and then found too small: its header counts all
         // the same, since the chain leads through it.
         if self.written > self.durable || previous.offset == RECORDS_AT {
             self.unsynced.extend(old.map(|tail| tail.segment));
         }
-        self.marked = self.marked.max(self.durable);
         self.unsynced_bytes += RECORDS_AT;
         self.metrics.written_bytes += RECORDS_AT;
         self.metrics.segment_switches += 1;
@@ -306,10 +318,15 @@ impl Log {
             // What was written of it is void: it lies behind the end, and the next records take
             // its place.
             return Err(if is_no_space(&error) {
+                self.leftover = true;
                 WriteError::NoSpace(failure)
             } else {
                 self.poison(failure).into()
             });
+        }
+        self.leftover = false;
+        if self.durable > self.marked.0 {
+            self.marked = (self.durable, self.written + 1);
         }
         self.note_placed(draft, &segment, begin);
         let bytes = draft.bytes.len() as u64;
@@ -321,7 +338,6 @@ impl Log {
             entry.end = end;
         }
         self.written = number;
-        self.marked = self.marked.max(self.durable);
         self.unsynced_bytes += bytes;
         self.metrics.written_bytes += bytes;
         Ok(())

@@ -108,9 +108,9 @@ impl Shared {
         let kept = log.segments.by_number.split_off(&oldest);
         let free = std::mem::replace(&mut log.segments.by_number, kept);
         drop(log);
-        for entry in free.into_values() {
-            self.retire(entry)?;
-        }
+        // What cannot be done with one file, the next start does; the others are not to wait for it.
+        let results: Vec<_> = free.into_values().map(|entry| self.retire(entry)).collect();
+        results.into_iter().collect::<Result<(), _>>()?;
         Ok(Progress::Idle)
     }
 
@@ -257,7 +257,13 @@ impl Shared {
         }
         let log = self.log();
         let incarnation = log.identity.incarnation;
-        let tail = log.tail.as_ref().map_or(0, |tail| tail.segment.number);
+        let Some(tail) = &log.tail else { return Ok(()) };
+        if tail.first > log.durable {
+            // Its header may not survive a power cut, and would then be missed.
+            chores.newest_due = true;
+            return Ok(());
+        }
+        let tail = tail.segment.number;
         let segment = log.next.as_ref().map_or(tail, |next| next.number.max(tail));
         drop(log);
         let newest = Newest { incarnation, segment, tail };

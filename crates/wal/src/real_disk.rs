@@ -19,19 +19,19 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// The directory at `path`, made if it does not exist yet. Its parent is synced, so that a
-    /// directory with a log in it cannot be lost.
+    /// The directory at `path`, made if it does not exist yet, with those above it. Then all their
+    /// names are synced, so that a directory with a log in it cannot be lost.
     ///
     /// # Errors
     ///
     /// When it can be neither found nor made.
     pub fn new(path: impl AsRef<Path>) -> io::Result<Self> {
         let directory = path.as_ref().to_path_buf();
-        if !directory.is_dir() {
-            fs::create_dir_all(&directory)?;
-            if let Some(parent) = directory.canonicalize()?.parent() {
-                File::open(parent)?.sync_all()?;
-            }
+        let made = directory.ancestors().take_while(|path| !path.is_dir()).count();
+        fs::create_dir_all(&directory)?;
+        // Each directory that was made has its name in the one above it.
+        for parent in directory.canonicalize()?.ancestors().skip(1).take(made) {
+            File::open(parent)?.sync_all()?;
         }
         Ok(Self { directory })
     }

@@ -38,6 +38,8 @@ pub(crate) const ALIGN: usize = 8;
 const FIXED_BYTES: usize = 48;
 /// Where the start of the group's log stands.
 const START_AT: usize = 64;
+/// The highest number that a record gets. Nothing overflows on the way there.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 1;
 /// The largest record. Offsets within a segment are kept in 32 bits.
 pub(crate) const BYTES_MAX: u64 = 1 << 31;
 
@@ -222,7 +224,7 @@ impl Header {
         if sum != checksum(header, offset) {
             return None;
         }
-        Some(Self {
+        let header = Self {
             checksum: sum,
             chain: word(header, 8),
             tag: long(header, 24),
@@ -231,7 +233,9 @@ impl Header {
             header_len,
             payload_len: word(header, 16) as usize,
             kind: header[20],
-        })
+        };
+        // Whoever can count a checksum can also write numbers that we never do.
+        (header.number <= NUMBER_MAX && header.mark < header.number).then_some(header)
     }
 
     /// Bytes up to the next record.
@@ -279,12 +283,16 @@ impl GroupBody<'_> {
     }
 
     fn is_sound(&self, payload_len: usize) -> bool {
+        if self.start > Index::MAX {
+            return false;
+        }
         let mut next = None;
         let mut total = 0;
         for bytes in self.heads.chunks_exact(EntryHead::BYTES) {
             let Ok(head) = EntryHead::take(&mut Reader::new(bytes)) else { return false };
             let index = head.id.index;
-            if index > Index::MAX || next.is_some_and(|next| next != index) {
+            if index == Index::ZERO || index > Index::MAX || next.is_some_and(|next| next != index)
+            {
                 return false;
             }
             next = Some(index.next());

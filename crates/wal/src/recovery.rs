@@ -60,9 +60,7 @@ pub(crate) fn examine(disk: &dyn Disk) -> Result<Option<Examined>, OpenError> {
     let Look { walk, segments, chained, damage, notes } = look;
     let Walk { replay, anchor, mut above, written, .. } = walk;
     // Marks at the end have nothing to say that the next segment's header does not.
-    while above.back().is_some_and(|above| above.group.is_none()) {
-        above.pop_back();
-    }
+    above.truncate(walk::without_marks(&above));
     Ok(Some(Examined {
         inventory,
         replay,
@@ -141,18 +139,27 @@ impl Look {
     /// Files behind the end of the log that are no segments any more, or not yet.
     fn judge_unused(&mut self, inventory: &Inventory, links: &[Link<'_>]) -> Result<(), IoFailure> {
         let last = links.last().map_or(0, |link| link.file.segment.number);
-        for file in inventory.segments.range(last + 1..).map(|(_, file)| file) {
-            if !file.may_be_used() {
+        let tail = inventory.newest.map_or(0, |newest| newest.tail);
+        let kept = self.walk.last_kept();
+        for (segment, file) in inventory.segments.range(last + 1..) {
+            let (may_be_used, was_tail) = (file.may_be_used(), *segment == tail);
+            // Two pages of zeros, or of an older header, may also be what is left of a lost write.
+            if !may_be_used && !was_tail && !walk::begins_above(file, kept)? {
                 continue;
             }
-            let number = self.walk.last_seen() + 1;
-            let Some(mark) = walk::mark_in(file, number - 1)? else { continue };
-            let mark = mark.max(self.walk.mark);
+            let found = walk::marks_in(file, kept)?;
+            if found.is_none() && !was_tail {
+                continue;
+            }
+            let next = self.walk.last_seen() + 1;
+            let (first, mark) = found.unwrap_or((next, 0));
+            let (number, mark) = (next.min(first), mark.max(self.walk.mark));
             let name = &file.segment.name;
-            if judge(Found::SegmentHeader, number, mark) == Verdict::Rot {
+            if was_tail || judge(Found::SegmentHeader, number, mark) == Verdict::Rot {
                 let damage = Damage::of_file(name, DamageKind::SegmentHeader);
-                self.damage.push(Damage { records: Some(number..=mark), ..damage });
-            } else {
+                let records = Some(number..=mark).filter(|records| !records.is_empty());
+                self.damage.push(Damage { records, ..damage });
+            } else if may_be_used {
                 self.notes.push(Note::TornTail {
                     file: name.clone(),
                     offset: 0,

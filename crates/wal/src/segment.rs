@@ -16,11 +16,15 @@ use quorate_wire::{Form, Reader};
 
 use crate::crc;
 use crate::disk::DiskFile;
+use crate::record;
 use crate::small_file::Identity;
 
 /// The version that is written, and the highest that is read.
 pub(crate) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"QUORsegm";
+/// The highest number that a segment gets: at one a second, after 68 years. Nothing overflows on
+/// the way there.
+pub(crate) const NUMBER_MAX: u64 = 1 << 31;
 /// Each copy of the header has a page to itself.
 pub(crate) const PAGE: u64 = 4096;
 /// Where records begin.
@@ -126,10 +130,20 @@ impl SegmentHeader {
         }
         let mut reader = Reader::new(&header[8..]);
         match Self::take(&mut reader) {
-            Ok(Ok(header)) => HeaderPage::Good(header),
+            Ok(Ok(header)) if header.is_sound() => HeaderPage::Good(header),
             Ok(Err(version)) => HeaderPage::Newer(version),
-            Err(_) => HeaderPage::Bad,
+            Ok(Ok(_)) | Err(_) => HeaderPage::Bad,
         }
+    }
+
+    /// Whether this is a header that we write, and not one made by somebody who can count a
+    /// checksum.
+    fn is_sound(&self) -> bool {
+        (1..=NUMBER_MAX).contains(&self.number)
+            && self.previous.segment < self.number
+            && self.oldest <= self.number
+            && (1..=record::NUMBER_MAX).contains(&self.first)
+            && self.mark <= record::NUMBER_MAX
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Result<Self, u32>, quorate_wire::WireError> {
@@ -189,8 +203,8 @@ pub(crate) fn is_spare(name: &str) -> bool {
 
 /// The number of the segment whose file is called that.
 pub(crate) fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(SEGMENT_FILE)?;
-    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+    let number = u64::from_str_radix(name.strip_suffix(SEGMENT_FILE)?, 16).ok()?;
+    (file_name(number) == name).then_some(number)
 }
 
 #[cfg(test)]

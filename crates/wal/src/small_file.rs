@@ -15,13 +15,15 @@
 use std::sync::Arc;
 
 use quorate_raft::{
-    ClusterId, GroupId, HardState, Incarnation, LogId, Membership, NodeId, SnapshotMeta,
+    ClusterId, GroupId, HardState, Incarnation, Index, LogId, Membership, NodeId, SnapshotMeta,
 };
 use quorate_wire::{Form, Reader, WireError};
 
 use crate::crc;
 use crate::disk::{Disk, is_no_space};
 use crate::error::IoFailure;
+use crate::record;
+use crate::segment::NUMBER_MAX;
 
 /// The version that is written, and the highest that is read.
 pub(crate) const VERSION: u32 = 1;
@@ -146,11 +148,12 @@ impl SmallFile for Newest {
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self {
-            incarnation: Incarnation::take(reader)?,
-            segment: u64::take(reader)?,
-            tail: u64::take(reader)?,
-        })
+        let incarnation = Incarnation::take(reader)?;
+        let (segment, tail) = (u64::take(reader)?, u64::take(reader)?);
+        if segment.max(tail) > NUMBER_MAX {
+            return Err(WireError::Value { what: "number of a segment" });
+        }
+        Ok(Self { incarnation, segment, tail })
     }
 }
 
@@ -184,7 +187,8 @@ impl GroupStart {
     /// The group whose file is called that.
     pub(crate) fn group_of(name: &str) -> Option<GroupId> {
         let digits = name.strip_suffix(GROUP_FILE)?;
-        (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok().map(GroupId))?
+        let group = GroupId(u64::from_str_radix(digits, 16).ok()?);
+        (Self::file_name(group) == name).then_some(group)
     }
 }
 
@@ -200,13 +204,17 @@ impl SmallFile for GroupStart {
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self {
+        let start = Self {
             incarnation: Incarnation::take(reader)?,
             group: GroupId::take(reader)?,
             reset: u64::take(reader)?,
             hard_state: HardState::take(reader)?,
             snapshot: SnapshotMeta::take(reader)?,
-        })
+        };
+        if start.snapshot.id.index > Index::MAX || start.reset > record::NUMBER_MAX {
+            return Err(WireError::Value { what: "start of a log" });
+        }
+        Ok(start)
     }
 }
 

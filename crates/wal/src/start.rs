@@ -3,9 +3,13 @@
 //! Both come down to the group's small file, which is replaced as a whole. Only after that is
 //! durable are the entries dropped from the index, and their segments become free.
 
+use std::time::Instant;
+
 use quorate_raft::{GroupId, Index, Install, SnapshotMeta};
 
 use crate::error::ChoreError;
+use crate::log::Draft;
+use crate::prepare::chore_error;
 use crate::small_file::{self, GroupStart, SmallFile};
 use crate::wal::{Position, Shared, Wal};
 
@@ -54,9 +58,41 @@ impl Wal {
     pub fn install(&self, group: GroupId, install: &Install) -> Result<(), ChoreError> {
         let shared = &*self.shared;
         let _starts = shared.starts();
+        let reset = self.begin_install(group)?;
+        let result = self.finish_install(group, install, reset);
+        shared.log().installing = None;
+        result
+    }
+
+    /// Says that a snapshot is being installed, and gives the number of the last record that will
+    /// mean nothing for the group. From here on nobody rewrites older records of it, which would
+    /// have a higher number.
+    fn begin_install(&self, group: GroupId) -> Result<u64, ChoreError> {
+        loop {
+            let mut log = self.shared.log();
+            log.check()?;
+            if !log.leftover {
+                log.installing = Some(group);
+                return Ok(log.written);
+            }
+            // What a failed write may have left behind the end has such a number, too. Another
+            // record takes its place.
+            let mut draft = Draft::default();
+            draft.push_mark(log.freed.1);
+            drop(log);
+            self.write_draft(&mut draft, Instant::now()).map_err(chore_error)?;
+        }
+    }
+
+    fn finish_install(
+        &self,
+        group: GroupId,
+        install: &Install,
+        reset: u64,
+    ) -> Result<(), ChoreError> {
+        let shared = &*self.shared;
         // The file will say that records up to `reset` mean nothing for the group. The number of
         // a record that is not durable might be given to another one after a crash.
-        let reset = shared.log().written;
         self.sync_to(Position(reset))?;
         let start = GroupStart {
             incarnation: self.identity().incarnation,

@@ -74,7 +74,11 @@ impl Wal {
         result
     }
 
-    fn write_draft(&self, draft: &mut Draft, begun: Instant) -> Result<Position, WriteError> {
+    pub(crate) fn write_draft(
+        &self,
+        draft: &mut Draft,
+        begun: Instant,
+    ) -> Result<Position, WriteError> {
         loop {
             let mut log = self.shared.log();
             log.check()?;
@@ -183,11 +187,12 @@ impl Wal {
         loop {
             let mut log = self.shared.log();
             log.check()?;
-            if log.marked >= up_to {
+            let (mark, said_by) = log.marked;
+            if mark >= up_to && log.durable >= said_by {
                 completed.append(&mut log.take_completed());
                 return Ok(completed);
             }
-            if log.durable < up_to {
+            if mark >= up_to || log.durable < up_to {
                 drop(log);
                 completed.append(&mut self.sync()?);
                 continue;

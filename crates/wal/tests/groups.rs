@@ -138,6 +138,51 @@ fn the_vote_of_an_empty_log_is_rewritten() {
     assert_eq!(opened[&GroupId(9)].last_index, Index(3));
 }
 
+/// A group with more records than are looked at in one go, and one behind it: what little counts
+/// in the oldest segment is found all the same.
+#[test]
+fn a_long_log_is_looked_at_in_parts() {
+    const RECORDS: u64 = 140_000;
+    let wal = open(&MemoryDisk::new(), 1).wal;
+    wal.write(&[(GroupId(9), &persist(1, 7, commands(1..=1, 7, 10)))]).unwrap();
+    for next in 1..=RECORDS {
+        wal.write(&[(GroupId(0), &persist(next, 1, commands(next..=next, 1, 1)))]).unwrap();
+        if next % 1_000 == 0 {
+            wal.sync().unwrap();
+        }
+    }
+    let before = wal.usage().segments;
+    // Of the first segment, only what the other group has counts.
+    wal.compact(GroupId(0), &snapshot(80, 1)).unwrap();
+    let mut calls = 0;
+    while wal.usage().segments == before {
+        wal.prepare(16 << 10).unwrap();
+        wal.sync().unwrap();
+        calls += 1;
+        assert!(calls < 100, "the first segment is not freed");
+    }
+    for (group, from) in [(GroupId(9), 1), (GroupId(0), 81), (GroupId(0), RECORDS)] {
+        let read = wal.read(group, Index(from), Index(from), 1).unwrap();
+        assert_eq!(read[0].index, Index(from));
+    }
+}
+
+/// A mark counts when it is durable, whoever has written it.
+#[test]
+fn a_mark_is_durable() {
+    let wal = open(&MemoryDisk::new(), 1).wal;
+    for next in 1..=100 {
+        wal.write(&[(GroupId(0), &persist(next, 1, commands(next..=next, 1, 500)))]).unwrap();
+    }
+    wal.sync().unwrap();
+    wal.compact(GroupId(0), &snapshot(100, 1)).unwrap();
+    // This writes one, to free segments.
+    while wal.prepare(1 << 20).unwrap() == Progress::More {}
+    assert!(wal.begin_sync().unwrap().is_some());
+    wal.mark().unwrap();
+    assert!(wal.begin_sync().unwrap().is_none(), "nothing is left to be synced");
+}
+
 /// A conflict that cuts into an older record, and what was written over stays away.
 #[test]
 fn a_conflict_drops_the_suffix() {
@@ -216,6 +261,23 @@ fn an_installed_snapshot_replaces_the_log() {
     let found = open(&cut.after_power_cut(|_, _| Fate::Dropped), 3).groups;
     assert_eq!(found[&GroupId(0)].last_index, Index(22));
     assert_eq!(found[&GroupId(0)].terms, [(Index(21), Term(5))]);
+}
+
+/// Compaction after an installed snapshot: what the snapshot has made void stays so, even if all
+/// that was written since then is lost.
+#[test]
+fn a_compaction_keeps_what_a_snapshot_said() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    wal.write(&[(GroupId(0), &persist(1, 2, commands(1..=30, 2, 50)))]).unwrap();
+    let hard_state = HardState { term: Term(5), ..HardState::default() };
+    let install = Install { seq: Seq(2), snapshot: snapshot(20, 5), hard_state };
+    wal.install(GroupId(0), &install).unwrap();
+    wal.write(&[(GroupId(0), &persist(3, 5, commands(21..=22, 5, 50)))]).unwrap();
+    wal.compact(GroupId(0), &snapshot(22, 5)).unwrap();
+    let opened = open(&disk.after_power_cut(|_, _| Fate::Dropped), 2);
+    let found = &opened.groups[&GroupId(0)];
+    assert_eq!((found.last_index, found.hard_state.term), (Index(22), Term(5)));
 }
 
 /// The first configuration of a group is where its log starts.

@@ -10,24 +10,29 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quorate_raft::{ClusterId, GroupId, Index, NodeId};
-use quorate_wal::{OpenError, Opened, Options, RealDisk, Wal, WriteError};
+use quorate_wal::{
+    ChoreError, Disk, MemoryDisk, OpenError, Opened, Options, RealDisk, Wal, WriteError,
+};
 use support::{Rng, TempDir, command, persist, snapshot};
 
 const DIRECTORY: &str = "QUORATE_WAL_TEST_DIRECTORY";
 const WRITERS: u64 = 3;
 
 fn open(path: &std::path::Path) -> Result<Opened, OpenError> {
-    let disk = Arc::new(RealDisk::new(path).unwrap());
-    let random = Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
-    let options = Options {
+    Wal::open(Arc::new(RealDisk::new(path).unwrap()), &options())
+}
+
+fn options() -> Options {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let random = since.as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
+    Options {
         segment_bytes: 512 << 10,
         first_segment_bytes: 64 << 10,
         ..Options::new(ClusterId(1), NodeId(1), random)
-    };
-    Wal::open(disk, &options)
+    }
 }
 
 /// Starts one of the tests below that are not tests but other processes.
@@ -171,47 +176,100 @@ fn two_processes() {
     assert_eq!(ask(), "open");
 }
 
-/// A real file system that is full. It takes a mount, and so the rights to do it; without them
-/// `no_space` in `faults.rs` has to do.
+/// Not a test but a process with a file system of its own, which ends with it.
 #[test]
-fn a_full_file_system() {
-    if support::rounds(0, 1) == 0 {
-        return;
-    }
-    let directory = TempDir::new();
+#[ignore = "started by `a_full_file_system`"]
+fn child_fills() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let directory = std::path::Path::new(&directory);
     let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=3m", "quorate-test"]).arg(directory.path());
+    mount.args(["-t", "tmpfs", "-o", "size=3m", "quorate-test"]).arg(directory);
     if !mount.status().is_ok_and(|status| status.success()) {
-        eprintln!("no rights to mount a file system; not tested");
         return;
     }
-    let result = std::panic::catch_unwind(|| fill(directory.path()));
-    let unmounted = Command::new("umount").arg(directory.path()).status();
-    assert!(unmounted.unwrap().success());
-    result.unwrap();
+    println!("answer mounted");
+    let ballast = directory.join("ballast");
+    std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    let disk = Arc::new(RealDisk::new(directory).unwrap());
+    let why = fill(disk, || std::fs::remove_file(&ballast).unwrap());
+    assert!(why.contains("No space left on device"), "{why}");
 }
 
-fn fill(path: &std::path::Path) {
-    let ballast = path.join("ballast");
-    std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
-    let wal = open(path).unwrap().wal;
+/// A real file system that is full: a small one in a mount namespace of its own, which takes no
+/// rights on most systems. Where that is refused, a disk in memory with a limit has to do.
+#[test]
+fn a_full_file_system() {
+    let directory = TempDir::new();
+    let mut child = Command::new("unshare");
+    child.args(["--user", "--map-root-user", "--mount"]).arg(std::env::current_exe().unwrap());
+    child.args(["child_fills", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+    let output = child.env(DIRECTORY, directory.path()).output();
+    let mounted = output
+        .as_ref()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("answer mounted"));
+    if mounted {
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        return;
+    }
+    eprintln!("no rights to mount a file system: a disk in memory with a limit is tested instead");
+    let disk = MemoryDisk::new();
+    disk.set_space(Some(2 << 20));
+    fill(Arc::new(disk.clone()), || disk.set_space(None));
+}
+
+/// Writes until the disk is full: that is told before anything is acknowledged, what was written
+/// can be read, and writing goes on when there is room. Returns what was told.
+fn fill(disk: Arc<dyn Disk>, make_room: impl FnOnce()) -> String {
+    let open = || Wal::open(Arc::clone(&disk), &options());
+    let write = |wal: &Wal, next| {
+        wal.write(&[(GroupId(0), &persist(next, 1, vec![command(next, 1, 1000)]))])
+    };
+    let wal = open().unwrap().wal;
     let mut next = 1;
     let error = loop {
-        match wal.write(&[(GroupId(0), &persist(next, 1, vec![command(next, 1, 1000)]))]) {
+        match write(&wal, next) {
             Ok(_) => next += 1,
             Err(error) => break error,
         }
         let _full = wal.prepare(64 << 10);
         wal.sync().unwrap();
     };
-    assert!(matches!(error, WriteError::NoSpace(_)), "{error}");
-    let read = wal.read(GroupId(0), Index(1), Index(next), usize::MAX).unwrap();
-    assert_eq!(read.len() as u64, next - 1);
-    std::fs::remove_file(ballast).unwrap();
+    let WriteError::NoSpace(why) = error else { panic!("{error}") };
+    assert!(next > 500, "only {next} records");
+    let all = |wal: &Wal, last| {
+        let read = wal.read(GroupId(0), Index(1), Index(last), usize::MAX).unwrap();
+        assert_eq!(read.len() as u64, last);
+        read.iter().for_each(|entry| assert_eq!(*entry, command(entry.index.0, 1, 1000)));
+    };
+    // Again, and again: nothing is acknowledged, nothing changes, and reading goes on.
+    for _ in 0..10 {
+        assert!(matches!(write(&wal, next), Err(WriteError::NoSpace(_))));
+        assert_eq!(wal.sync().unwrap(), []);
+        all(&wal, next - 1);
+    }
+    // The log does not start elsewhere unless that is on the disk.
+    match wal.compact(GroupId(0), &snapshot(next / 2, 1)) {
+        Ok(()) => panic!("there was room for the file of the group"),
+        Err(ChoreError::Io(why)) => assert!(why.is_no_space(), "{why}"),
+        Err(why) => panic!("{why}"),
+    }
+    drop(wal);
+    // A start needs some room, and says so. It loses nothing if it has none.
+    let refused = open().map(|opened| opened.damage);
+    assert!(matches!(&refused, Err(OpenError::Io(why)) if why.is_no_space()), "{refused:?}");
+    make_room();
+    let opened = open().unwrap();
+    assert_eq!(opened.damage, []);
+    assert_eq!(opened.groups[&GroupId(0)].last_index, Index(next - 1));
+    let wal = opened.wal;
     for next in next..next + 50 {
-        wal.write(&[(GroupId(0), &persist(next, 1, vec![command(next, 1, 1000)]))]).unwrap();
+        write(&wal, next).unwrap();
     }
     wal.close().unwrap();
     drop(wal);
-    assert_eq!(open(path).unwrap().groups[&GroupId(0)].last_index, Index(next + 49));
+    let opened = open().unwrap();
+    all(&opened.wal, next + 49);
+    why.to_string()
 }

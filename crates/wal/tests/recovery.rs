@@ -146,6 +146,50 @@ fn lost_end_below_the_mark() {
     assert_eq!(opened.damage[0].records, Some(5..=5));
 }
 
+/// What a start has moved to a segment of its own is marked by the header of that segment.
+#[test]
+fn moved_records_are_marked() {
+    let (disk, _) = killed();
+    drop(open(&disk, 2));
+    assert_eq!(open(&disk.after_kill(), 3).groups[&GROUP].last_index, Index(10));
+    change(&disk, SECOND, |bytes| bytes[RECORDS_AT..].fill(0));
+    let opened = damage(&disk);
+    assert_eq!(opened.damage[0].records, Some(4..=4));
+    assert_eq!(opened.damage[0].kind, DamageKind::Records);
+}
+
+/// The header of the segment that was being written is lost: it is zeros again, and so is what was
+/// first behind it, or it is that of an earlier use. The file does not pass for one that was only
+/// prepared.
+#[test]
+fn the_header_of_a_used_segment_lost() {
+    let (disk, _) = closed();
+    let newest = disk.contents("newest").unwrap();
+    let older = disk.contents(FIRST).unwrap()[..RECORDS_AT].to_vec();
+    let wal = open(&disk, 2).wal;
+    // One record, and a mark that says that it is durable.
+    wal.write(&[(GROUP, &persist(11, 3, commands(11..=11, 3, 40)))]).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    type Damage = fn(&mut Vec<u8>, &[u8]);
+    let zeros: Damage = |bytes, _| bytes[..RECORDS_AT].fill(0);
+    let more_zeros: Damage = |bytes, _| bytes[..RECORDS_AT + 300].fill(0);
+    let back: Damage = |bytes, older| bytes[..RECORDS_AT].copy_from_slice(older);
+    for (act, with_newest) in
+        [(zeros, true), (zeros, false), (more_zeros, true), (back, true), (back, false)]
+    {
+        let disk = disk.after_kill();
+        change(&disk, SECOND, |bytes| act(bytes, &older));
+        if !with_newest {
+            // The file is rewritten late, and may name the segment before.
+            disk.put("newest", newest.clone());
+        }
+        let opened = damage(&disk);
+        let found = opened.damage.iter().find(|found| found.kind == DamageKind::SegmentHeader);
+        assert_eq!(found.unwrap().file, SECOND);
+    }
+}
+
 /// Without the closing record, nothing says so any more: the stated limit.
 #[test]
 fn lost_end_above_the_mark() {
@@ -367,6 +411,27 @@ fn a_segment_of_another_directory() {
 }
 
 /// A format that this software does not know is said to be newer, not damaged.
+/// Makes the checksum of a small file fit.
+fn fix_small(bytes: &mut [u8]) {
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..]);
+    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Makes the checksum of a segment's header fit, in the first page, and copies it to the second.
+fn fix_segment(bytes: &mut [u8]) {
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..124]);
+    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+    bytes.copy_within(..4096, 4096);
+}
+
+/// Makes the checksum of the record at `at` fit.
+fn fix_record(bytes: &mut [u8], at: usize) {
+    let end = at + u32::from_le_bytes(bytes[at + 12..at + 16].try_into().unwrap()) as usize;
+    let offset = crc32c::crc32c(&(at as u64).to_le_bytes());
+    let sum = crc32c::crc32c_append(offset, &bytes[at + 8..end]);
+    bytes[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
+}
+
 #[test]
 fn newer_formats() {
     let (disk, _) = closed();
@@ -380,17 +445,64 @@ fn newer_formats() {
         let file = name.to_owned();
         assert_eq!(error, OpenError::Newer { file, found: 2, supported: 1 });
     };
-    fn fix_small(bytes: &mut [u8]) {
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..]);
-        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
-    }
-    fn fix_segment(bytes: &mut [u8]) {
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..124]);
-        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
-    }
     newer("identity", fix_small);
     newer("newest", fix_small);
     newer(FIRST, fix_segment);
+}
+
+/// Numbers that no log comes to, under checksums that fit: errors or damage, and no panic, no
+/// endless loop and no memory without bounds.
+#[test]
+fn numbers_that_nobody_writes() {
+    let (disk, offsets) = closed();
+    open(&disk, 2).wal.compact(GROUP, &snapshot(4, 3)).unwrap();
+    let put = |bytes: &mut [u8], at: usize, number: u64| {
+        bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    };
+    // A segment's own number, its first record, its mark, the oldest segment, the one before.
+    for (at, number) in
+        [(16, 0), (64, 0), (64, u64::MAX), (72, u64::MAX), (80, 9), (88, 2), (88, 7)]
+    {
+        let disk = disk.after_kill();
+        change(&disk, SECOND, |bytes| {
+            put(bytes, at, number);
+            fix_segment(bytes);
+        });
+        damage(&disk);
+    }
+    // A record's number, its mark, and where the log of its group starts.
+    for (at, number) in [(32, 0), (32, u64::MAX), (40, 2), (40, u64::MAX), (64, u64::MAX)] {
+        let disk = disk.after_kill();
+        change(&disk, FIRST, |bytes| {
+            put(bytes, offsets[1] + at, number);
+            fix_record(bytes, offsets[1]);
+        });
+        damage(&disk);
+    }
+    // The installed snapshot of a group, and the segments there were.
+    for (name, at) in [
+        ("0000000000000001.group", 36),
+        ("0000000000000001.group", 72),
+        ("newest", 28),
+        ("newest", 36),
+    ] {
+        let disk = disk.after_kill();
+        change(&disk, name, |bytes| {
+            put(bytes, at, u64::MAX);
+            fix_small(bytes);
+        });
+        assert_eq!(damage(&disk).damage[0].file, name);
+    }
+    for name in ["ffffffffffffffff.log", "0000000080000001.log", "0000000000000000.log"] {
+        let disk = disk.after_kill();
+        disk.put(name, vec![0; 9_000]);
+        let error = open_any(&disk).map(|_| ()).unwrap_err();
+        assert_eq!(error, OpenError::Name { file: name.to_owned() });
+    }
+    // Not names that we give.
+    disk.put("+000000000000002.log", vec![1; 9_000]);
+    disk.put("000000000000000A.log", vec![1; 9_000]);
+    assert_eq!(open(&disk, 3).groups[&GROUP].last_index, Index(10));
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub(crate) fn make(
 
     let segment = Arc::new(Segment { number, name, file, size });
     let place = Place { segment: number, offset: bytes.len() as u64, chain };
-    Ok(Fresh { tail: Tail { segment, tag, place }, written })
+    Ok(Fresh { tail: Tail { segment, tag, place, first: 0 }, written })
 }
 
 struct Maker {

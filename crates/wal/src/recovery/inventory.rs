@@ -120,6 +120,9 @@ impl Inventory {
                 }
             }
         } else if let Some(number) = segment::number_of(&name) {
+            if !(1..=segment::NUMBER_MAX).contains(&number) {
+                return Err(OpenError::Name { file: name });
+            }
             let file = read_segment(disk, number, name)?;
             if let Some(header) = file.header() {
                 self.check_incarnation(&file.segment.name, header.identity.incarnation)?;

@@ -68,6 +68,11 @@ impl<'a> Scanner<'a> {
         self.position
     }
 
+    /// The header of the first record, if it is where the first one should be.
+    pub(crate) fn first(&mut self) -> Result<Option<Header>, IoFailure> {
+        if self.limit <= RECORDS_AT { Ok(None) } else { self.record_at(RECORDS_AT) }
+    }
+
     /// Goes one step on.
     pub(crate) fn step(&mut self) -> Result<Step, IoFailure> {
         if self.position >= self.limit {

@@ -315,6 +315,13 @@ impl Walk {
         self.expected.saturating_sub(1)
     }
 
+    /// Number of the last record that the log goes on behind, should it end here: marks at the end
+    /// are given up, and their numbers given away again.
+    pub(crate) fn last_kept(&self) -> u64 {
+        let kept = without_marks(&self.above).checked_sub(1);
+        kept.and_then(|at| self.above.get(at)).map_or(self.anchor.1, |last| last.header.number)
+    }
+
     fn note(&mut self, found: Found, file: &str, offset: u64, len: u64, number: u64) {
         let ends = match self.until {
             Until::FirstBreak => true,
@@ -338,20 +345,33 @@ impl Walk {
     }
 }
 
-/// The highest mark of a record in a file without a header, among records with numbers above
-/// `number`: a file that was used has some.
-pub(crate) fn mark_in(file: &SegmentFile, number: u64) -> Result<Option<u64>, IoFailure> {
+/// How many of `above` are left without the marks at their end.
+pub(crate) fn without_marks(above: &VecDeque<Above>) -> usize {
+    above.iter().rposition(|above| above.group.is_some()).map_or(0, |last| last + 1)
+}
+
+/// Whether a file without a header begins with a whole record that has a number above `number`.
+pub(crate) fn begins_above(file: &SegmentFile, number: u64) -> Result<bool, IoFailure> {
     let mut scanner = Scanner::new(&file.segment, None, u64::MAX, Vec::new());
-    let mut mark = None;
+    let first = scanner.first()?;
+    Ok(first.is_some_and(|header| header.number > number))
+}
+
+/// Of the records in a file without a header that have numbers above `number`, the lowest number
+/// and the highest mark: a file that was used has some.
+pub(crate) fn marks_in(file: &SegmentFile, number: u64) -> Result<Option<(u64, u64)>, IoFailure> {
+    let mut scanner = Scanner::new(&file.segment, None, u64::MAX, Vec::new());
+    let mut found: Option<(u64, u64)> = None;
     loop {
         match scanner.step()? {
             Step::Record { header, .. } if header.number > number => {
-                mark = mark.max(Some(header.mark));
+                let (first, mark) = found.unwrap_or((header.number, header.mark));
+                found = Some((first.min(header.number), mark.max(header.mark)));
             }
             // Left by an earlier use. The records that count, if any, have another tag.
             Step::Record { .. } => scanner.tag = None,
             Step::Gap { .. } => {}
-            Step::End => return Ok(mark),
+            Step::End => return Ok(found),
         }
     }
 }

@@ -1,9 +1,14 @@
 //! What was asked of a log until it crashed, and what may be found afterwards.
 
-use quorate_raft::{GroupId, HardState, Index, Install, Persist, Seq, SnapshotMeta};
-use quorate_wal::{Fate, MemoryDisk, Opened, Pending, Wal};
+use std::collections::BTreeMap;
 
-use super::{Model, Rng, assert_reads, difference, open, options, random_persist, same, snapshot};
+use quorate_raft::{GroupId, HardState, Index, Install, Persist, Seq, SnapshotMeta};
+use quorate_wal::{ChoreError, Fate, MemoryDisk, Opened, Pending, Wal, WriteError};
+
+use super::{
+    Model, ModelGroup, Rng, assert_reads, difference, open, options, random_persist, same, says,
+    snapshot,
+};
 
 /// One thing that was asked.
 #[derive(Clone, Debug)]
@@ -21,6 +26,9 @@ pub(crate) struct History {
     durable_writes: usize,
     /// The last step had not returned.
     in_flight: bool,
+    /// A write was refused for want of space and done later. It may have got its place before
+    /// others that were not: groups are then compared one by one.
+    refused: bool,
 }
 
 impl History {
@@ -62,9 +70,24 @@ impl History {
                 }
             }
         }
-        None
+        if self.refused { self.found_by_group(opened) } else { None }
+    }
+
+    fn found_by_group(&self, opened: &Opened) -> Option<Model> {
+        let states: Vec<Model> =
+            (self.durable_writes..=self.writes()).map(|writes| self.state(writes, true)).collect();
+        let mut found = Model::new();
+        for id in states.last()?.keys() {
+            let of_group = |model: &Model| model.get(id).cloned().unwrap_or_default();
+            let is_found = |group: &ModelGroup| says(group, opened.groups.get(id));
+            found.insert(*id, states.iter().rev().map(of_group).find(is_found)?);
+        }
+        Some(found)
     }
 }
+
+/// What stops a player.
+pub(crate) type Stop = Box<dyn std::error::Error>;
 
 /// A log on which random steps are done until the disk stops.
 pub(crate) struct Player {
@@ -74,70 +97,113 @@ pub(crate) struct Player {
     /// What the log says now.
     model: Model,
     seq: u64,
+    /// What found no space, and has to be written before anything else of its group.
+    waiting: BTreeMap<GroupId, Persist>,
+    /// How often there was no space.
+    pub(crate) refused: u64,
 }
 
 impl Player {
     pub(crate) fn new(wal: Wal, seed: u64) -> Self {
         let (history, model) = (History::default(), Model::new());
-        Self { rng: Rng(seed), wal, history, model, seq: 0 }
+        let waiting = BTreeMap::new();
+        Self { rng: Rng(seed), wal, history, model, seq: 0, waiting, refused: 0 }
     }
 
-    /// Does a random step. An error is what stops the player.
-    pub(crate) fn step(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+    /// Does a random step. An error is what stops the player; want of space does not.
+    pub(crate) fn step(&mut self) -> Result<(), Stop> {
         match self.rng.below(20) {
             0..9 => self.write(),
             9..13 => self.sync(),
-            13 => {
-                self.wal.mark()?;
-                self.history.durable_writes = self.history.writes();
-                Ok(())
-            }
-            14..18 => {
-                self.wal.prepare(8 << 10)?;
-                Ok(())
-            }
+            13 => match self.wal.mark() {
+                Err(WriteError::NoSpace(_)) => self.refused(),
+                result => {
+                    result?;
+                    self.history.durable_writes = self.history.writes();
+                    Ok(())
+                }
+            },
+            14..18 => match self.wal.prepare(8 << 10) {
+                Err(ChoreError::Io(why)) if why.is_no_space() => self.refused(),
+                result => Ok(result.map(|_| ())?),
+            },
             18 => self.compact(),
             _ => self.install(),
         }
     }
 
-    pub(crate) fn write(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+    fn refused(&mut self) -> Result<(), Stop> {
+        self.refused += 1;
+        Ok(())
+    }
+
+    pub(crate) fn write(&mut self) -> Result<(), Stop> {
         let group = GroupId(self.rng.below(3));
-        self.seq += 1;
-        let known = self.model.entry(group).or_default();
-        let persist = random_persist(&mut self.rng, known, self.seq, 900);
-        known.write(&persist);
+        self.write_to(group)
+    }
+
+    /// Writes what waits for space.
+    pub(crate) fn write_waiting(&mut self) -> Result<(), Stop> {
+        while let Some(group) = self.waiting.keys().next() {
+            self.write_to(*group)?;
+        }
+        Ok(())
+    }
+
+    fn write_to(&mut self, group: GroupId) -> Result<(), Stop> {
+        let persist = self.waiting.remove(&group).unwrap_or_else(|| {
+            self.seq += 1;
+            let known = self.model.entry(group).or_default();
+            random_persist(&mut self.rng, known, self.seq, 900)
+        });
         self.begin(Step::Write(group, persist.clone()));
-        self.wal.write(&[(group, &persist)])?;
+        match self.wal.write(&[(group, &persist)]) {
+            Err(WriteError::NoSpace(_)) => {
+                self.history.steps.pop();
+                self.history.refused = true;
+                self.end();
+                self.waiting.insert(group, persist);
+                return self.refused();
+            }
+            result => result?,
+        };
+        self.model.entry(group).or_default().write(&persist);
         self.end();
         Ok(())
     }
 
-    pub(crate) fn sync(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+    pub(crate) fn sync(&mut self) -> Result<(), Stop> {
         self.wal.sync()?;
         self.history.durable_writes = self.history.writes();
         Ok(())
     }
 
-    fn compact(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+    fn compact(&mut self) -> Result<(), Stop> {
         self.sync()?;
         let group = GroupId(self.rng.below(3));
+        if self.waiting.contains_key(&group) {
+            return self.write_to(group);
+        }
         let Some(known) = self.model.get_mut(&group) else { return Ok(()) };
         let index = known.start.id.index.0 + self.rng.below(known.entries.len() as u64 + 1);
         if index == known.start.id.index.0 {
             return Ok(());
         }
         let start = snapshot(index, known.term_at(index).0);
-        known.compact(&start);
         self.begin(Step::Compact(group, start.clone()));
-        self.wal.compact(group, &start)?;
-        self.end();
+        let result = self.wal.compact(group, &start);
+        if self.done(result)? {
+            self.model.entry(group).or_default().compact(&start);
+        }
         Ok(())
     }
 
-    fn install(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+    fn install(&mut self) -> Result<(), Stop> {
         self.sync()?;
         let group = GroupId(self.rng.below(3));
+        if self.waiting.contains_key(&group) {
+            return self.write_to(group);
+        }
         let known = self.model.entry(group).or_default();
         self.seq += 1;
         let index = known.start.id.index.0 + 1 + self.rng.below(12);
@@ -147,11 +213,25 @@ impl Player {
             snapshot: snapshot(index, term.0),
             hard_state: HardState { term, commit: Index(index), ..HardState::default() },
         };
-        known.install(&install);
         self.begin(Step::Install(group, install.clone()));
-        self.wal.install(group, &install)?;
-        self.end();
+        let result = self.wal.install(group, &install);
+        if self.done(result)? {
+            self.model.entry(group).or_default().install(&install);
+        }
         Ok(())
+    }
+
+    /// Whether the step that was begun was done; it was not if there was no space.
+    fn done(&mut self, result: Result<(), ChoreError>) -> Result<bool, Stop> {
+        if matches!(&result, Err(ChoreError::Io(why)) if why.is_no_space()) {
+            self.history.steps.pop();
+            self.end();
+            self.refused += 1;
+            return Ok(false);
+        }
+        result?;
+        self.end();
+        Ok(true)
     }
 
     fn begin(&mut self, step: Step) {
@@ -192,8 +272,10 @@ pub(crate) fn assert_survives(history: &History, disk: &MemoryDisk, rng: &mut Rn
     let Some(model) = history.found(&opened) else {
         let most = history.state(history.writes(), true);
         panic!(
-            "{what}: {:#?}\nat least {} writes of {most:#?}",
-            opened.groups, history.durable_writes
+            "{what}: at least {} of {} writes, of all of which this is not the state: {}",
+            history.durable_writes,
+            history.writes(),
+            difference(&most, &opened).unwrap_or_default()
         );
     };
     assert_reads(&model, &opened.wal);

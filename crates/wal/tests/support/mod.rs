@@ -4,6 +4,7 @@
 
 pub(crate) mod checks;
 pub(crate) mod history;
+pub(crate) mod hooked;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -174,6 +175,11 @@ pub(crate) type Model = BTreeMap<GroupId, ModelGroup>;
 /// Whether a log that was opened says what the model says, by its summary.
 pub(crate) fn same(model: &Model, opened: &Opened) -> bool {
     difference(model, opened).is_none()
+}
+
+/// Whether what was found of one group is what the model says.
+pub(crate) fn says(group: &ModelGroup, found: Option<&RecoveredGroup>) -> bool {
+    group.recovered() == found.cloned().unwrap_or_default()
 }
 
 /// The first group of which model and log do not say the same.

@@ -1,6 +1,6 @@
 //! The node itself: events in, actions out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_raft::{
@@ -55,6 +55,10 @@ pub struct Node {
     /// The installation that waits to become durable, and its snapshot.
     installing: Option<(Seq, LogId)>,
     actions: Vec<Action>,
+    /// Proposals whose places are to be told, until they are appended or refused.
+    announced: BTreeSet<RequestId>,
+    /// Those places.
+    places: Vec<(RequestId, LogId)>,
     /// The disk has failed.
     stopped: bool,
 }
@@ -102,6 +106,8 @@ impl Node {
             compaction,
             installing: None,
             actions: Vec::new(),
+            announced: BTreeSet::new(),
+            places: Vec::new(),
             stopped: false,
         })
     }
@@ -184,6 +190,19 @@ impl Node {
                 self.tell(Input::PeerClosed { peer, incarnation });
             }
         }
+    }
+
+    /// The place of the proposal that is requested next under `id` is to be told as soon as it is
+    /// known: see [`take_places`](Self::take_places). For proposals that are not forwarded, since
+    /// the place of those is known only with their outcome.
+    pub fn announce(&mut self, id: RequestId) {
+        self.announced.insert(id);
+    }
+
+    /// The places of proposals that were announced and have been appended by the last
+    /// [`take_actions`](Self::take_actions).
+    pub fn take_places(&mut self) -> Vec<(RequestId, LogId)> {
+        std::mem::take(&mut self.places)
     }
 
     /// What the host is to do, in order.
@@ -431,6 +450,12 @@ impl Node {
         match answer {
             Answer::Appended { id, at } => {
                 if let Some(Asked::Proposal(origin)) = self.asked.remove(&id) {
+                    if let Origin::Client(request) = origin
+                        && !self.announced.is_empty()
+                        && self.announced.remove(&request)
+                    {
+                        self.places.push((request, at));
+                    }
                     self.proposals.appended(at, origin);
                 }
             }
@@ -472,7 +497,10 @@ impl Node {
     /// Tells a command's origin what became of it.
     fn settle(&mut self, (origin, result): Outcome) {
         match origin {
-            Origin::Client(request) => self.reply(request, Reply::Proposed(result)),
+            Origin::Client(request) => {
+                self.announced.remove(&request);
+                self.reply(request, Reply::Proposed(result));
+            }
             Origin::Peer { node, attempt } => self.forward_reply(node, attempt, result),
         }
     }

@@ -134,6 +134,13 @@ marks! {
     ProposeOutcomeUnknown = "the outcome of a command is unknown",
     ProposeRetried = "a client retries a command",
 
+    // Sessions.
+    SessionOpened = "a session is opened",
+    SessionRetried = "a command whose outcome is unknown is asked again in its session",
+    SessionRetryAnswered = "such a command is executed, once",
+    SessionExpired = "a session is forgotten because there are too many",
+    SessionLateAnswer = "a copy of a command is answered after its client went on",
+
     // Transfers and forced elections.
     TransferSucceeded = "a transfer succeeds",
     TransferTimedOut = "a transfer times out",

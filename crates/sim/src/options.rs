@@ -178,6 +178,10 @@ run_options! {
     lease_reads_ppm: 100_000,
     /// Commands bound to a term, of all commands.
     in_term_ppm: 100_000,
+    /// Clients that have sessions, of all clients.
+    sessions_ppm: 0,
+    /// Sessions that may exist at once.
+    sessions_max: 1_000,
     /// Operations that are bursts of ballast: commands that mean nothing, of all sizes.
     ballast_ppm: 20_000,
 
@@ -319,6 +323,7 @@ impl RunOptions {
         options.draw_clients(&mut rng);
         options.draw_faults(&mut rng);
         options.draw_disk(&mut rng);
+        options.draw_sessions(&mut rng);
         options
     }
 
@@ -412,6 +417,11 @@ impl RunOptions {
         };
         self.in_term_ppm = one_of(rng, &[0, 50_000, 300_000]);
         self.ballast_ppm = one_of(rng, &[0, 10_000, 50_000]);
+    }
+
+    fn draw_sessions(&mut self, rng: &mut Rng) {
+        self.sessions_ppm = one_of(rng, &[0, 500_000, 1_000_000]);
+        self.sessions_max = one_of(rng, &[1, 2, 4, 1_000]);
     }
 
     fn draw_disk(&mut self, rng: &mut Rng) {

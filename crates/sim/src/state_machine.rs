@@ -1,13 +1,18 @@
 //! The state machine of a simulated host.
 //!
 //! [`StateMachine`] is the seam at which the real key-value store takes the place of [`KvMachine`].
+//!
+//! Around the map stands the table of client sessions that production has
+//! ([`quorate_node::sessions`]): part of the replicated state, of snapshots and of what is durable.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use quorate_raft::{Entry, LogId, Payload, crc32c};
+use quorate_node::sessions::{Response, Sessions};
+use quorate_raft::{Entry, Index, LogId, Payload, crc32c};
+use quorate_wire::Form as _;
 
 /// Applies the log, entry by entry.
 pub trait StateMachine: fmt::Debug {
@@ -199,14 +204,15 @@ impl KvReply {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Contents {
     values: BTreeMap<u64, u64>,
+    sessions: Sessions,
     applied: LogId,
     /// Rolls over every command, so that two replicas that applied different ones differ even if
     /// their values agree.
     history: u64,
 }
 
-/// A map from numbers to numbers. Commands that it does not understand change nothing, and still
-/// count in its digest; scripts propose such.
+/// A map from numbers to numbers, with client sessions. Commands that it does not understand change
+/// nothing, and still count in its digest; scripts propose such.
 #[derive(Clone, Debug, Default)]
 pub struct KvMachine {
     now: Contents,
@@ -221,10 +227,11 @@ impl StateMachine for KvMachine {
         self.now.applied = entry.log_id();
         let Payload::Command(command) = &entry.payload else { return Bytes::new() };
         self.now.history = mix(self.now.history, u64::from(crc32c(command)));
-        match std::str::from_utf8(command).ok().and_then(|text| text.parse().ok()) {
-            Some(command) => self.now.execute(command).to_bytes(),
-            None => Bytes::new(),
+        // Text never begins like that; what comes from clients with sessions always does.
+        if command.first().is_some_and(|first| *first < b' ') {
+            return self.now.execute_in_session(entry.index, command);
         }
+        self.now.execute_text(command)
     }
 
     fn query(&self, query: &[u8]) -> Bytes {
@@ -239,24 +246,29 @@ impl StateMachine for KvMachine {
     }
 
     fn snapshot(&self) -> Bytes {
-        let Contents { values, applied, history } = &self.now;
-        let head = [applied.index.0, applied.term.0, *history];
+        let Contents { values, applied, history, sessions } = &self.now;
+        let head = [applied.index.0, applied.term.0, *history, values.len() as u64];
         let pairs = values.iter().flat_map(|(key, value)| [*key, *value]);
-        head.into_iter().chain(pairs).flat_map(u64::to_le_bytes).collect::<Vec<u8>>().into()
+        let words = head.into_iter().chain(pairs).flat_map(u64::to_le_bytes);
+        words.chain(sessions.to_form()).collect::<Vec<u8>>().into()
     }
 
     fn restore(&mut self, snapshot: &[u8]) {
-        let (numbers, rest) = snapshot.as_chunks::<8>();
-        assert!(rest.is_empty(), "a snapshot is whole numbers");
-        let mut numbers = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes));
-        let mut next = || numbers.next();
+        let mut rest = snapshot;
+        let mut next = || {
+            let (bytes, behind) = rest.split_first_chunk::<8>().expect("a whole snapshot");
+            rest = behind;
+            u64::from_le_bytes(*bytes)
+        };
         let mut contents = Contents::default();
-        contents.applied.index.0 = next().unwrap_or_default();
-        contents.applied.term.0 = next().unwrap_or_default();
-        contents.history = next().unwrap_or_default();
-        while let (Some(key), Some(value)) = (next(), next()) {
+        contents.applied.index.0 = next();
+        contents.applied.term.0 = next();
+        contents.history = next();
+        for _ in 0..next() {
+            let (key, value) = (next(), next());
             contents.values.insert(key, value);
         }
+        contents.sessions = Sessions::from_form(rest).expect("a whole snapshot");
         self.now = contents;
         self.flush();
     }
@@ -275,11 +287,31 @@ impl StateMachine for KvMachine {
 
     fn digest(&self) -> u64 {
         let pairs = self.now.values.iter().flat_map(|(key, value)| [*key, *value]);
-        pairs.fold(mix(self.now.history, self.now.applied.index.0), mix)
+        let sessions = u64::from(crc32c(&self.now.sessions.to_form()));
+        pairs.fold(mix(mix(self.now.history, self.now.applied.index.0), sessions), mix)
     }
 }
 
 impl Contents {
+    fn execute_text(&mut self, command: &[u8]) -> Bytes {
+        match std::str::from_utf8(command).ok().and_then(|text| text.parse().ok()) {
+            Some(command) => self.execute(command).to_bytes(),
+            None => Bytes::new(),
+        }
+    }
+
+    fn execute_in_session(&mut self, index: Index, command: &Bytes) -> Bytes {
+        let plan = self.sessions.plan([(index, command)]);
+        let plan = plan.expect("nobody proposes commands that are none");
+        let executed = plan
+            .commands()
+            .iter()
+            .map(|(_, command)| Response::Executed(self.execute_text(command)).to_bytes())
+            .collect();
+        let mut responses = self.sessions.finish(plan, executed);
+        responses.pop().expect("one command, one response")
+    }
+
     fn execute(&mut self, command: KvCommand) -> KvReply {
         match command {
             KvCommand::Put { key, value } => KvReply::Value(self.values.insert(key, value)),

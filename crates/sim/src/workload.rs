@@ -7,12 +7,13 @@
 //! one whose outcome is unknown stays open for ever (or until a late answer arrives), and a retry of
 //! either is a new operation, because the first may still take effect behind it. So the history
 //! never says more than a client can know, and the judge
-//! ([`linearizability`](crate::linearizability)) can be strict.
+//! ([`linearizability`](crate::linearizability)) can be strict. Clients with sessions
+//! (`sessions.rs`) do better: for them a command and all its retries are one operation.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_node::{ProposeFailure, ReadFailure, Reply, Request};
+use quorate_node::{Executed, ProposeFailure, ReadFailure, Reply, Request};
 use quorate_raft::{
     MemberRole, NoLease, NodeId, ProposeError, ReadError, ReadMode, RequestId, RoleName, Term, Time,
 };
@@ -27,6 +28,10 @@ use crate::marks::{Mark, Marks};
 use crate::options::RunOptions;
 use crate::rng::Rng;
 use crate::state_machine::{KvCommand, KvQuery, KvReply};
+
+mod sessions;
+
+use sessions::{Known, Numbered, Session};
 
 /// Values of a client start at its number times this, so that no two clients write the same.
 const VALUES_PER_CLIENT: u64 = 1_000_000;
@@ -60,6 +65,8 @@ struct Client {
     waits_for: Option<RequestId>,
     /// What to try again.
     retry: Option<Asked>,
+    /// Its session, if it is one that has them.
+    session: Option<Session>,
     /// Counts its timers; only the last one set is good.
     timer: u64,
 }
@@ -68,6 +75,8 @@ struct Client {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asked {
     Command { command: KvCommand, bound: bool },
+    Numbered(Numbered),
+    Session,
     Read { key: u64, mode: ReadMode },
 }
 
@@ -78,7 +87,8 @@ struct Pending {
     asked: Asked,
     /// The term that the command is bound to.
     in_term: Option<Term>,
-    operation: OpId,
+    /// The operation that this is an attempt of, and the only one. A session remembers its own.
+    operation: Option<OpId>,
 }
 
 impl Workload {
@@ -88,9 +98,11 @@ impl Workload {
     pub fn new(seed: u64, options: &RunOptions, only: Option<&[u64]>) -> Self {
         let takes_part = |client: &u64| only.is_none_or(|only| only.contains(client));
         let clients = (1..=options.clients).filter(takes_part).map(|client| {
-            let rng = Rng::new(seed.wrapping_mul(0x1000_0000_01b3) ^ client);
+            let mut rng = Rng::new(seed.wrapping_mul(0x1000_0000_01b3) ^ client);
+            let session = rng.chance(ppm(options.sessions_ppm)).then(Session::default);
             let state = Client {
                 rng,
+                session,
                 next_value: client * VALUES_PER_CLIENT,
                 leader: None,
                 seen: BTreeMap::new(),
@@ -159,6 +171,7 @@ impl Workload {
         if let Some(request) = client.waits_for.take() {
             // Out of patience. The answer may still come, and is recorded then.
             if let Some(pending) = self.open.get(&request)
+                && pending.operation.is_some()
                 && client.rng.chance(500_000)
             {
                 client.retry = Some(pending.asked);
@@ -177,16 +190,28 @@ impl Workload {
             let pause = client.pause(options);
             return client.wake(cluster, number, pause);
         }
-        let asked = retried.unwrap_or_else(|| client.wish(options));
+        let mut asked = retried.unwrap_or_else(|| client.wish(options));
         if retried.is_some() {
             self.marks.hit(match asked {
-                Asked::Command { .. } => Mark::ProposeRetried,
                 Asked::Read { .. } => Mark::ReadRetried,
+                _ => Mark::ProposeRetried,
             });
         }
-        let (key, action) = operation(asked);
         let now = cluster.now();
-        let operation = self.history.invoke(ClientId(number), KeyValueOp { key, action }, now.0);
+        let history = &mut self.history;
+        let mut invoke = |(key, action): (u64, KeyValueAction<u64>)| {
+            history.invoke(ClientId(number), KeyValueOp { key, action }, now.0)
+        };
+        if let (Some(session), Asked::Command { command, .. }) = (&mut client.session, asked) {
+            let invoke = || invoke(operation(command));
+            let numbered = session.ask(command, invoke, &mut self.marks);
+            asked = numbered.map_or(Asked::Session, Asked::Numbered);
+        }
+        let operation = match asked {
+            Asked::Command { command, .. } => Some(invoke(operation(command))),
+            Asked::Read { key, .. } => Some(invoke((key, KeyValueAction::Get))),
+            Asked::Numbered(_) | Asked::Session => None,
+        };
         let mut in_term = None;
         let request = match asked {
             Asked::Command { command, bound } => {
@@ -194,11 +219,15 @@ impl Workload {
                 let command = command.to_bytes();
                 cluster.request(node, Request::Propose { command, in_term })
             }
+            Asked::Numbered(numbered) => cluster.propose(node, numbered.to_bytes()),
+            Asked::Session => cluster.propose(node, Session::open(options.sessions_max)),
             Asked::Read { key, mode } => cluster.read(node, mode, KvQuery { key }.to_bytes()),
         };
         let Some(request) = request else {
             // Nobody is there: the next one is asked soon.
-            self.history.fail(operation);
+            if let Some(operation) = operation {
+                self.history.fail(operation);
+            }
             client.leader = None;
             let pause = client.rng.between(1, options.think_us / 2 + 1);
             return client.wake(cluster, number, pause);
@@ -232,10 +261,11 @@ impl Workload {
         let mut retry_at_once = None;
         match answer {
             // The process died: a read has no effect, a command may have one.
-            None => match pending.asked {
-                Asked::Read { .. } => self.history.fail(pending.operation),
-                Asked::Command { .. } => {}
-            },
+            None => {
+                if let (Asked::Read { .. }, Some(operation)) = (pending.asked, pending.operation) {
+                    self.history.fail(operation);
+                }
+            }
             Some((Reply::Proposed(result), _)) => {
                 if let (Ok(executed), Some(term)) = (result, pending.in_term)
                     && executed.at.term != term
@@ -246,8 +276,14 @@ impl Workload {
                     );
                     return Err((Property::BoundToTerm, what));
                 }
-                let reply = result.as_ref().map(|executed| &executed.response);
-                retry_at_once = self.proposed(&pending, observation.at, reply);
+                if let (Ok(executed), Asked::Session | Asked::Numbered(_)) = (result, pending.asked)
+                {
+                    let told = self.executed_in_session(&pending, observation.at, executed);
+                    told.map_err(|seen| (Property::ExactlyOnce, seen))?;
+                } else {
+                    let reply = result.as_ref().map(|executed| &executed.response);
+                    retry_at_once = self.proposed(&pending, observation.at, reply);
+                }
             }
             Some((Reply::Read(result), value)) => {
                 retry_at_once = self.was_read(cluster, &pending, observation.at, result, value);
@@ -267,6 +303,30 @@ impl Workload {
         Ok(())
     }
 
+    /// The log has answered the client of a session.
+    fn executed_in_session(
+        &mut self,
+        pending: &Pending,
+        at: Time,
+        executed: &Executed,
+    ) -> Result<(), String> {
+        let Some(client) = self.clients.get_mut(&pending.client) else { return Ok(()) };
+        let Some(session) = &mut client.session else { return Ok(()) };
+        let Asked::Numbered(numbered) = pending.asked else {
+            session.opened(executed.at.index.0, &mut self.marks);
+            return Ok(());
+        };
+        if let Known::Done(operation, reply) =
+            session.answered(numbered, &executed.response, &mut self.marks)?
+        {
+            self.executed += 1;
+            let reply = KvReply::from_bytes(&reply).ok_or("a reply that is none")?;
+            client.saw(numbered.command, reply);
+            self.history.complete(operation, history_reply(reply), at.0);
+        }
+        Ok(())
+    }
+
     /// A command was answered. Gives back what to try again.
     fn proposed(
         &mut self,
@@ -275,16 +335,20 @@ impl Workload {
         result: Result<&Bytes, &ProposeFailure>,
     ) -> Option<Asked> {
         let client = self.clients.get_mut(&pending.client)?;
-        let Asked::Command { command, .. } = pending.asked else { return None };
         match result {
             Ok(response) => {
+                let (Asked::Command { command, .. }, Some(operation)) =
+                    (pending.asked, pending.operation)
+                else {
+                    return None;
+                };
                 self.executed += 1;
                 if pending.in_term.is_some() {
                     self.marks.hit(Mark::ExecutedInTerm);
                 }
                 if let Some(reply) = KvReply::from_bytes(response) {
                     client.saw(command, reply);
-                    self.history.complete(pending.operation, history_reply(reply), at.0);
+                    self.history.complete(operation, history_reply(reply), at.0);
                 }
                 None
             }
@@ -294,8 +358,9 @@ impl Workload {
                 } else {
                     client.leader = None;
                 }
+                let operation = pending.operation?;
                 if failure.never_happened() {
-                    self.history.fail(pending.operation);
+                    self.history.fail(operation);
                 }
                 Some(pending.asked)
             }
@@ -312,15 +377,18 @@ impl Workload {
         value: Option<&Bytes>,
     ) -> Option<Asked> {
         let client = self.clients.get_mut(&pending.client)?;
-        let Asked::Read { key, mode } = pending.asked else { return None };
+        let (Asked::Read { key, mode }, Some(operation)) = (pending.asked, pending.operation)
+        else {
+            return None;
+        };
         let reply = value.and_then(|bytes| KvReply::from_bytes(bytes));
         if let (Ok(_), Some(KvReply::Value(value))) = (result, reply) {
             self.read += 1;
             client.seen.insert(key, value);
             if self.options.judges(mode) {
-                self.history.complete(pending.operation, KeyValueReply::Value(value), at.0);
+                self.history.complete(operation, KeyValueReply::Value(value), at.0);
             } else {
-                self.history.fail(pending.operation);
+                self.history.fail(operation);
             }
             self.marks.hit(match (mode, place(cluster, pending.node)) {
                 (ReadMode::Lease, _) => Mark::LeaseReadServed,
@@ -328,7 +396,7 @@ impl Workload {
             });
             return None;
         }
-        self.history.fail(pending.operation);
+        self.history.fail(operation);
         client.leader = None;
         match result {
             Err(ReadFailure::Refused(ReadError::NotLeader { leader })) => client.leader = *leader,
@@ -373,6 +441,11 @@ impl Client {
 
     /// What it wants next.
     fn wish(&mut self, options: &RunOptions) -> Asked {
+        let in_doubt = self.session.as_ref().is_some_and(Session::is_in_doubt);
+        if in_doubt && self.rng.chance(700_000) {
+            // What it is, the session knows.
+            return Asked::Command { command: KvCommand::Delete { key: 0 }, bound: false };
+        }
         let key = self.rng.below(options.keys.max(1));
         if self.rng.chance(ppm(options.reads_ppm)) {
             let is_lease = self.rng.chance(ppm(options.lease_reads_ppm));
@@ -442,20 +515,15 @@ fn place(cluster: &Cluster, node: NodeId) -> Mark {
     }
 }
 
-fn operation(asked: Asked) -> (u64, KeyValueAction<u64>) {
-    match asked {
-        Asked::Read { key, .. } => (key, KeyValueAction::Get),
-        Asked::Command { command, .. } => {
-            let action = match command {
-                KvCommand::Put { value, .. } => KeyValueAction::Put(value),
-                KvCommand::Delete { .. } => KeyValueAction::Delete,
-                KvCommand::CompareAndSwap { expected, new, .. } => {
-                    KeyValueAction::CompareAndSwap { expected, new }
-                }
-            };
-            (command.key(), action)
+const fn operation(command: KvCommand) -> (u64, KeyValueAction<u64>) {
+    let action = match command {
+        KvCommand::Put { value, .. } => KeyValueAction::Put(value),
+        KvCommand::Delete { .. } => KeyValueAction::Delete,
+        KvCommand::CompareAndSwap { expected, new, .. } => {
+            KeyValueAction::CompareAndSwap { expected, new }
         }
-    }
+    };
+    (command.key(), action)
 }
 
 const fn history_reply(reply: KvReply) -> KeyValueReply<u64> {

@@ -50,6 +50,8 @@ pub enum Property {
     FreshRead,
     /// A command bound to a term is executed in that term or not at all.
     BoundToTerm,
+    /// A command in a session takes effect once, and has one answer (thesis 6.3).
+    ExactlyOnce,
     /// What clients saw is what one machine could have shown them.
     Linearizability,
     /// Once the faults are over, the cluster makes progress and its logs converge.
@@ -83,6 +85,7 @@ impl Property {
             Self::DiskKeepsPromises => "Disk Keeps Promises",
             Self::FreshRead => "Fresh Read",
             Self::BoundToTerm => "Bound To Term",
+            Self::ExactlyOnce => "Exactly Once",
             Self::Linearizability => "Linearizability",
             Self::Liveness => "Liveness",
             Self::NoPanic => "No Panic",

@@ -190,8 +190,8 @@ fn child_fills() {
     println!("answer mounted");
     let ballast = directory.join("ballast");
     std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
-    let disk = Arc::new(RealDisk::new(directory).unwrap());
-    let why = fill(disk, || std::fs::remove_file(&ballast).unwrap());
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(directory).unwrap());
+    let why = fill(&disk, || std::fs::remove_file(&ballast).unwrap());
     assert!(why.contains("No space left on device"), "{why}");
 }
 
@@ -216,13 +216,14 @@ fn a_full_file_system() {
     eprintln!("no rights to mount a file system: a disk in memory with a limit is tested instead");
     let disk = MemoryDisk::new();
     disk.set_space(Some(2 << 20));
-    fill(Arc::new(disk.clone()), || disk.set_space(None));
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    fill(&shared, || disk.set_space(None));
 }
 
 /// Writes until the disk is full: that is told before anything is acknowledged, what was written
 /// can be read, and writing goes on when there is room. Returns what was told.
-fn fill(disk: Arc<dyn Disk>, make_room: impl FnOnce()) -> String {
-    let open = || Wal::open(Arc::clone(&disk), &options());
+fn fill(disk: &Arc<dyn Disk>, make_room: impl FnOnce()) -> String {
+    let open = || Wal::open(Arc::clone(disk), &options());
     let write = |wal: &Wal, next| {
         wal.write(&[(GroupId(0), &persist(next, 1, vec![command(next, 1, 1000)]))])
     };

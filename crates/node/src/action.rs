@@ -56,6 +56,9 @@ pub enum Action {
     },
     /// Something that an operator should be able to see.
     Notice(Notice),
+    /// End the process, or at least this node: its disk has failed. The next start finds out what
+    /// is there.
+    Stop,
 }
 
 /// The answer to a client's [`Request`](crate::Request).
@@ -72,6 +75,9 @@ pub enum Reply {
     Transferred(Result<Term, TransferError>),
     /// To `Campaign`: the term that this node campaigns in.
     Campaigned(Result<Term, CampaignError>),
+    /// To any request: this node's disk has failed before it was answered. What was asked to be
+    /// done may have been, or may be done later, or never; a read can be asked elsewhere.
+    Stopped,
 }
 
 /// A command that was executed, once.
@@ -207,6 +213,7 @@ impl fmt::Display for Reply {
             Self::Transferred(Err(error)) => write!(f, "transfer failed: {error}"),
             Self::Campaigned(Ok(term)) => write!(f, "campaigns in term {term}"),
             Self::Campaigned(Err(error)) => write!(f, "campaign failed: {error}"),
+            Self::Stopped => f.write_str("never answered: the disk has failed"),
         }
     }
 }
@@ -233,6 +240,7 @@ impl fmt::Display for Action {
             }
             Self::Reply { id, reply } => write!(f, "{id} {reply}"),
             Self::Notice(notice) => notice.fmt(f),
+            Self::Stop => f.write_str("stop"),
         }
     }
 }

@@ -25,6 +25,11 @@ pub enum Event {
     },
     /// Every storage action up to this number is durable.
     Stored(Seq),
+    /// A write or a sync has failed for good. Nothing that was not reported by
+    /// [`Stored`](Self::Stored) may be believed to be durable, and nothing more is written: the node
+    /// answers whoever waits, wants to be stopped, and takes nothing in any more. A disk that is
+    /// merely slow or full is no failure; the host tries again, and says `Stored` when it is done.
+    DiskFailed,
     /// The state machine has carried out one [`Action::Apply`](crate::Action::Apply), the oldest
     /// not yet reported.
     Applied {

@@ -63,6 +63,11 @@ impl Outgoing {
         self.give_up(|forwarded| forwarded.leader == peer)
     }
 
+    /// Gives up everything.
+    pub(crate) fn abandon(&mut self) -> Vec<RequestId> {
+        self.give_up(|_| true)
+    }
+
     fn give_up(&mut self, mut which: impl FnMut(&Forwarded) -> bool) -> Vec<RequestId> {
         let gone = self.waiting.take(|_, forwarded| which(forwarded));
         gone.into_iter().map(|(_, forwarded)| forwarded.request).collect()

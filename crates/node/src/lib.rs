@@ -30,10 +30,11 @@
 //! # Ok::<(), quorate_raft::StartError>(())
 //! ```
 //!
-//! # What is not here yet
+//! # Sessions
 //!
-//! Client sessions (a command that is retried after an unknown outcome may be executed twice), and
-//! back-pressure beyond the limits in [`Settings`].
+//! A command that is retried after an unknown outcome may be executed twice. [`sessions`] is the
+//! cure: a replicated table that belongs to the state machine's side of the log, so [`Node`] does
+//! not know it. The host puts it between the entries and the state machine.
 #![forbid(unsafe_code)]
 
 mod action;
@@ -42,9 +43,11 @@ mod forwarding;
 mod message;
 mod node;
 mod proposals;
+pub mod sessions;
 mod settings;
 mod snapshots;
 mod waiting;
+mod wire;
 
 pub use action::{Action, Executed, ProposeFailure, ReadFailure, Reply};
 pub use event::{Event, Request};

@@ -1,6 +1,6 @@
 //! The node itself: events in, actions out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_raft::{
@@ -55,6 +55,12 @@ pub struct Node {
     /// The installation that waits to become durable, and its snapshot.
     installing: Option<(Seq, LogId)>,
     actions: Vec<Action>,
+    /// Proposals whose places are to be told, until they are appended or refused.
+    announced: BTreeSet<RequestId>,
+    /// Those places.
+    places: Vec<(RequestId, LogId)>,
+    /// The disk has failed.
+    stopped: bool,
 }
 
 /// A request that the core works on.
@@ -100,6 +106,9 @@ impl Node {
             compaction,
             installing: None,
             actions: Vec::new(),
+            announced: BTreeSet::new(),
+            places: Vec::new(),
+            stopped: false,
         })
     }
 
@@ -112,6 +121,9 @@ impl Node {
     /// When to step with [`Event::Wake`], unless news comes earlier. Ask after `take_actions`.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
+        if self.stopped {
+            return None;
+        }
         let deadlines = [
             self.raft.deadline(),
             self.proposals.deadline(),
@@ -124,7 +136,11 @@ impl Node {
     /// Takes in one piece of news. What follows from it is in the next `take_actions`.
     pub fn step(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
+        if self.stopped {
+            return;
+        }
         match event {
+            Event::DiskFailed => self.stop(),
             Event::Wake => {
                 self.expire();
                 self.tell(Input::Wake);
@@ -176,9 +192,22 @@ impl Node {
         }
     }
 
+    /// The place of the proposal that is requested next under `id` is to be told as soon as it is
+    /// known: see [`take_places`](Self::take_places). For proposals that are not forwarded, since
+    /// the place of those is known only with their outcome.
+    pub fn announce(&mut self, id: RequestId) {
+        self.announced.insert(id);
+    }
+
+    /// The places of proposals that were announced and have been appended by the last
+    /// [`take_actions`](Self::take_actions).
+    pub fn take_places(&mut self) -> Vec<(RequestId, LogId)> {
+        std::mem::take(&mut self.places)
+    }
+
     /// What the host is to do, in order.
     pub fn take_actions(&mut self) -> Vec<Action> {
-        loop {
+        while !self.stopped {
             let effects = self.raft.take_effects();
             if effects.is_empty() {
                 break;
@@ -198,6 +227,28 @@ impl Node {
             self.reply(id, Reply::Read(Ok(index)));
         }
         std::mem::take(&mut self.actions)
+    }
+
+    /// The disk has failed: nothing that this node promises from now on could be kept.
+    fn stop(&mut self) {
+        self.stopped = true;
+        let mut open = self.outgoing.abandon();
+        let origins = self.asked.values().map(|asked| match asked {
+            Asked::Proposal(origin) => *origin,
+            Asked::Client(client) => Origin::Client(*client),
+        });
+        let origins: Vec<Origin> = origins.chain(self.proposals.abandon()).collect();
+        open.extend(origins.into_iter().filter_map(|origin| match origin {
+            Origin::Client(client) => Some(client),
+            // It hears that this process has ended.
+            Origin::Peer { .. } => None,
+        }));
+        open.extend(self.reads.take(|_, ()| true).into_iter().map(|((_, id), ())| id));
+        self.asked.clear();
+        for id in open {
+            self.reply(id, Reply::Stopped);
+        }
+        self.actions.push(Action::Stop);
     }
 
     fn tell(&mut self, input: Input) {
@@ -399,6 +450,12 @@ impl Node {
         match answer {
             Answer::Appended { id, at } => {
                 if let Some(Asked::Proposal(origin)) = self.asked.remove(&id) {
+                    if let Origin::Client(request) = origin
+                        && !self.announced.is_empty()
+                        && self.announced.remove(&request)
+                    {
+                        self.places.push((request, at));
+                    }
                     self.proposals.appended(at, origin);
                 }
             }
@@ -440,7 +497,10 @@ impl Node {
     /// Tells a command's origin what became of it.
     fn settle(&mut self, (origin, result): Outcome) {
         match origin {
-            Origin::Client(request) => self.reply(request, Reply::Proposed(result)),
+            Origin::Client(request) => {
+                self.announced.remove(&request);
+                self.reply(request, Reply::Proposed(result));
+            }
             Origin::Peer { node, attempt } => self.forward_reply(node, attempt, result),
         }
     }

@@ -114,6 +114,14 @@ impl Proposals {
         outcomes
     }
 
+    /// Gives up everything. Returns those who wait.
+    pub(crate) fn abandon(&mut self) -> Vec<Origin> {
+        let executing = std::mem::take(&mut self.executing).into_iter().flatten();
+        let executing = executing.filter_map(|(_, origin)| origin);
+        let appended = self.appended.take(|_, _| true).into_iter().map(|(_, origin)| origin);
+        executing.chain(appended).collect()
+    }
+
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.appended.deadline()
     }

@@ -275,3 +275,26 @@ fn the_log_is_compacted_only_as_far_as_the_state_machine_is_durable() {
     host.step(Event::Compact { up_to: Index(9) });
     assert_eq!(compactions(&mut host), [9], "unless an operator says otherwise");
 }
+
+#[test]
+fn a_failed_disk_ends_everything_and_answers_everyone() {
+    let mut host = Host::new(1, Settings::default());
+    host.lead();
+    host.propose(5, "appended");
+    host.propose(6, "applied, not reported");
+    host.store();
+    host.request(7, Request::Read { mode: ReadMode::ReadIndex });
+    host.propose(8, "not durable");
+    host.actions.clear();
+    host.step(Event::DiskFailed);
+    let mut stopped = host.replies();
+    stopped.sort_by_key(|(id, _)| *id);
+    assert_eq!(stopped, [5, 6, 7, 8].map(|id| (id, Reply::Stopped)));
+    assert_eq!(host.actions, [Action::Stop]);
+    assert_eq!(host.node.deadline(), None);
+    // It takes nothing in any more, above all no word that something became durable after all.
+    host.actions.clear();
+    host.propose(9, "late");
+    host.step(Event::Stored(quorate_raft::Seq(99)));
+    assert_eq!(host.actions, []);
+}

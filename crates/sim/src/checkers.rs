@@ -145,7 +145,12 @@ impl Checkers {
                 Observed::Stepped { before, after } => {
                     let is_part = |next: &&Observation| {
                         next.node == first.node
-                            && matches!(next.what, Observed::Action(_) | Observed::Answered { .. })
+                            && matches!(
+                                next.what,
+                                Observed::Action(_)
+                                    | Observed::Answered { .. }
+                                    | Observed::Abandoned { .. }
+                            )
                     };
                     let count = behind.iter().take_while(is_part).count();
                     let (actions, behind) = behind.split_at(count);
@@ -153,6 +158,9 @@ impl Checkers {
                         next.node == first.node
                             && matches!(next.what, Observed::Crashed { within_step: true, .. })
                     });
+                    // A node that stops keeps what it would have written to itself, too.
+                    let stops = |part: &Observation| part.what == Observed::Action(Action::Stop);
+                    let is_whole = is_whole && !actions.iter().any(stops);
                     let node = first.node;
                     self.sightings.at(first.at);
                     (self.stepped(&Step { node, before, after, actions, is_whole }), behind)

@@ -14,14 +14,16 @@
 //! things that happen to a host; the node inside knows nothing of the simulation.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use quorate_node::{Event, Node, NodeMessage};
 use quorate_raft::{ClusterId, Incarnation, Member, MemberRole, Membership, NodeId, Time};
 
+use crate::disk_log::DiskLog;
 use crate::network::Network;
 use crate::rng::Rng;
 use crate::state_machine::{KvMachine, StateMachine};
-use crate::storage::{LogImage, MemoryStorage, Storage};
+use crate::storage::{DiskNews, MemoryStorage, RecoverError, Storage};
 
 mod clients;
 mod clock;
@@ -35,7 +37,7 @@ mod schedule;
 
 pub use host::Host;
 pub use manual::InFlight;
-pub use observation::{Brief, Fate, Observation, Observed, Told};
+pub use observation::{Brief, Fate, Observation, Observed, StartFailure, Told};
 pub use options::{HostOptions, Mode, Options};
 
 use schedule::{Schedule, Task};
@@ -90,12 +92,14 @@ impl Cluster {
             digest: 0,
             options,
         };
-        let incarnations: Vec<_> = (1..=cluster.options.voters + cluster.options.learners)
-            .map(|node| (NodeId(node), cluster.new_incarnation(NodeId(node))))
+        let directories: Vec<_> = (1..=cluster.options.voters + cluster.options.learners)
+            .map(|node| (NodeId(node), cluster.new_directory(NodeId(node))))
             .collect();
-        let membership = cluster.bootstrap(&incarnations);
-        for (node, incarnation) in incarnations {
-            cluster.make_host(node, incarnation, LogImage::new(membership.clone().into()));
+        let incarnations: Vec<_> =
+            directories.iter().map(|(node, directory)| (*node, directory.incarnation)).collect();
+        let membership = Arc::new(cluster.bootstrap(&incarnations));
+        for (node, directory) in directories {
+            cluster.make_host(node, directory, Arc::clone(&membership));
             cluster.start(node);
             if let Some(error) = cluster.hosts[&node].start_error() {
                 panic!("n{node} cannot start: {error}");
@@ -116,22 +120,28 @@ impl Cluster {
             .with_feature_level(feature_level)
     }
 
-    /// A number that no other data directory has; readable in scripts.
-    fn new_incarnation(&mut self, node: NodeId) -> Incarnation {
-        match self.options.mode {
+    /// A new, empty data directory. It has a number that no other one has; readable in scripts.
+    fn new_directory(&mut self, node: NodeId) -> Directory {
+        if let Some(disk) = self.options.disk {
+            let (log, incarnation) = DiskLog::create(CLUSTER, node, disk, self.rng.next_u64());
+            return Directory { incarnation, log: Box::new(log) };
+        }
+        let incarnation = match self.options.mode {
             Mode::Automatic => Incarnation(self.rng.next_u64() | 1),
             Mode::Manual => {
                 let former = self.hosts.get(&node).map_or(0, |host| host.config.incarnation.0);
                 Incarnation(former.max(node.0 << 8) + 1)
             }
-        }
+        };
+        Directory { incarnation, log: Box::new(MemoryStorage::default()) }
     }
 
-    fn make_host(&mut self, node: NodeId, incarnation: Incarnation, log: LogImage) {
+    fn make_host(&mut self, node: NodeId, mut directory: Directory, membership: Arc<Membership>) {
+        directory.log.bootstrap(membership);
         let mut config = self.options.config.clone();
         config.cluster = CLUSTER;
         config.node = node;
-        config.incarnation = incarnation;
+        config.incarnation = directory.incarnation;
         // No node may rely on another's origin of time.
         let origin = match self.options.mode {
             Mode::Automatic => Time(self.rng.below(1_000_000_000)),
@@ -142,8 +152,9 @@ impl Cluster {
             config,
             options: self.options.host,
             clock: clock::Clock::new(origin),
-            storage: new_storage(log),
+            storage: directory.log,
             machine: new_machine(),
+            received: None,
             life: 0,
             epoch: 0,
             process: None,
@@ -168,13 +179,35 @@ impl Cluster {
         let seed = self.rng.next_u64();
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let applied = host.machine.durable().index;
-        let mut recovered = host.storage.recover().recovered(applied, boot_nonce);
-        recovered.damaged.extend(host.storage.unreadable());
-        host.life += 1;
+        let result = host.storage.recover(applied, boot_nonce);
+        let news = host.storage.take_news();
         host.epoch += 1;
         host.recovering = false;
         host.paused = false;
         host.doomed = None;
+        self.observe_disk(node, news);
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let mut recovered = match result {
+            Ok(recovered) => recovered,
+            // Whoever looks after the processes starts it again.
+            Err(RecoverError::Disk(_)) => return self.restart(node),
+            Err(RecoverError::Damaged(why)) => {
+                let failure = StartFailure::Damaged(why);
+                host.start_error = Some(failure.clone());
+                return self.observe(node, Observed::StartFailed(failure));
+            }
+        };
+        host.life += 1;
+        // The log was reset for a snapshot, and then the process died before the state machine had
+        // it: it is there to be restored, and is now.
+        if recovered.snapshot.id.index > applied {
+            let received = host.received.as_ref().filter(|(id, _)| *id == recovered.snapshot.id);
+            let (_, bytes) = received.expect("a log starts behind what its state machine can have");
+            host.machine.restore(bytes);
+            recovered.applied = host.machine.durable().index;
+            self.observe_disk(node, vec![DiskNews::InstallFinished]);
+        }
+        let Some(host) = self.hosts.get_mut(&node) else { return };
         let settings = self.options.settings.clone();
         let now = host.clock.local(self.now);
         match Node::new(host.config.clone(), settings, now, seed, recovered.clone()) {
@@ -187,9 +220,17 @@ impl Cluster {
                 self.run(node, Vec::new());
             }
             Err(error) => {
-                host.start_error = Some(error.clone());
-                self.observe(node, Observed::StartFailed(error));
+                let failure = StartFailure::Core(error);
+                host.start_error = Some(failure.clone());
+                self.observe(node, Observed::StartFailed(failure));
             }
+        }
+    }
+
+    /// Tells what has happened to a disk.
+    fn observe_disk(&mut self, node: NodeId, news: Vec<DiskNews>) {
+        for news in news {
+            self.observe(node, Observed::Disk(news));
         }
     }
 
@@ -337,9 +378,11 @@ impl Cluster {
     }
 }
 
-/// The log of a new host. Here the real log on a simulated disk will be plugged in.
-fn new_storage(log: LogImage) -> Box<dyn Storage> {
-    Box::new(MemoryStorage::new(log))
+/// What makes a data directory: its name, and a log.
+#[derive(Debug)]
+struct Directory {
+    incarnation: Incarnation,
+    log: Box<dyn Storage>,
 }
 
 /// The state machine of a new host. Here the real key-value store will be plugged in.

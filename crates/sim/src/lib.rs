@@ -9,12 +9,14 @@
 //! * a seeded [`run`] leaves it to itself under a [`nemesis`] and a client [`workload`].
 //!
 //! Either way the [`checkers`] judge every step by the properties of the Raft paper, and
-//! [`linearizability`] what clients saw. The host's log and state machine are behind the traits of
-//! [`storage`] and [`state_machine`], where the real ones will be plugged in.
+//! [`linearizability`] what clients saw. The log of a host in a seeded run is the real one on a
+//! simulated disk ([`disk_log`]); its state machine is behind the trait of [`state_machine`], where the
+//! real one will be plugged in.
 
 pub mod checkers;
 pub mod cluster;
 pub mod demo;
+pub mod disk_log;
 pub mod figure16;
 pub mod linearizability;
 pub mod marks;

@@ -151,6 +151,20 @@ marks! {
     CrashWhileRecovering = "a crash before the restart is done",
     RestartRedoesEntries = "a restart applies entries again",
     StartRefused = "a node refuses to start",
+    RestartFinishesInstall = "a restart completes an installation that a crash cut short",
+
+    // Disks.
+    DiskFull = "a write is refused by a full disk",
+    SyncFailed = "a sync fails, and the node stops",
+    DiedHalfWay = "a process dies in the middle of an operation on its log",
+    StartInterrupted = "a start is interrupted by a crash",
+    TornTail = "a start cuts a torn tail",
+    RewrittenAboveMark = "a start writes records again that may not be durable",
+    DamageRefused = "a start refuses a damaged log",
+    SegmentRecycled = "a segment is used again",
+    RecordsForwarded = "what counts in an old segment is written again",
+    SegmentUnprepared = "a segment is needed before it is prepared",
+    LogRotted = "durable bytes of a log change",
 }
 
 impl fmt::Display for Mark {

@@ -19,7 +19,7 @@ use crate::marks::{Mark, Marks};
 use crate::network::Delay;
 use crate::options::RunOptions;
 use crate::rng::Rng;
-use crate::storage::Crash;
+use crate::storage::{Crash, DiskFault};
 
 mod changes;
 mod draw;
@@ -43,8 +43,12 @@ pub struct Nemesis {
     /// When the next fault is drawn; `None` if it follows a list.
     next_draw: Option<Time>,
     done: Vec<(Time, Fault)>,
-    /// Nodes that lost their data directory, and are still in some configuration perhaps.
+    /// Nodes that lost their data directory, or part of it, and are still in some configuration
+    /// perhaps.
     wiped: BTreeSet<NodeId>,
+    /// Those of them whose log has rotted: they go on as long as their process does, and are not
+    /// started again.
+    rotten: BTreeSet<NodeId>,
     /// Nodes that are down for ever.
     retired: BTreeSet<NodeId>,
     /// Nodes part of whose log cannot be read.
@@ -97,6 +101,7 @@ impl Nemesis {
             next_draw,
             done: Vec::new(),
             wiped: BTreeSet::new(),
+            rotten: BTreeSet::new(),
             retired: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             changes: BTreeSet::new(),
@@ -139,7 +144,13 @@ impl Nemesis {
         &self.retired
     }
 
-    /// Nodes that lost their data directory.
+    /// Nodes whose log has rotted. They may be running.
+    #[must_use]
+    pub const fn rotten(&self) -> &BTreeSet<NodeId> {
+        &self.rotten
+    }
+
+    /// Nodes that lost their data directory, or part of it.
     #[must_use]
     pub const fn wiped(&self) -> &BTreeSet<NodeId> {
         &self.wiped
@@ -212,6 +223,7 @@ impl Nemesis {
     fn inflict(&mut self, cluster: &mut Cluster, checkers: &Checkers, fault: Fault) {
         match &fault {
             Fault::Wipe(node) if !self.may_wipe(cluster, checkers, *node) => return,
+            Fault::Rot(node) if !self.may_rot(cluster, checkers, *node) => return,
             Fault::Retire(node) if !is_outside(cluster, checkers, *node) => return,
             Fault::Change(node, change) if !self.may_change(cluster, *node, change) => return,
             _ => {}
@@ -284,6 +296,25 @@ impl Nemesis {
             Fault::Unreadable(node, first, last) => {
                 cluster.set_unreadable(*node, Some(*first..=*last));
                 self.unreadable.insert(*node);
+            }
+            Fault::FailSync(node) => {
+                cluster.inflict_on_disk(*node, DiskFault::FailSync);
+            }
+            Fault::FailReads(node) => {
+                cluster.inflict_on_disk(*node, DiskFault::FailReads(true));
+            }
+            Fault::FullDisk(node, left) => {
+                cluster.inflict_on_disk(*node, DiskFault::Full { left: *left });
+            }
+            Fault::MendDisk(node) => {
+                cluster.inflict_on_disk(*node, DiskFault::Mend);
+            }
+            Fault::Rot(node) => {
+                if cluster.inflict_on_disk(*node, DiskFault::Rot) {
+                    self.wiped.insert(*node);
+                    self.rotten.insert(*node);
+                    self.marks.hit(Mark::LogRotted);
+                }
             }
             Fault::Repair(node) => self.repair(cluster, *node),
             Fault::Compact(node, up_to) => cluster.compact(*node, *up_to),

@@ -11,6 +11,7 @@ use quorate_node::Settings;
 use quorate_raft::{ClusterId, Config, Incarnation, NodeId, ReadMode};
 
 use crate::cluster;
+use crate::disk_log::DiskOptions;
 use crate::network::{Delay, LinkOptions};
 use crate::rng::Rng;
 
@@ -152,6 +153,14 @@ run_options! {
     batch_us: 1_000,
     /// Whether chance decides what a crash leaves of unsynced writes.
     random_crash_loss: 1,
+    /// `DiskOptions::segment_bytes`; 0: a log in memory.
+    segment_bytes: 64 << 10,
+    /// `DiskOptions::neighbours_ppm`.
+    neighbours_ppm: 0,
+    /// `DiskOptions::eager_ppm`.
+    eager_ppm: 500_000,
+    /// `DiskOptions::interrupted_ppm`.
+    interrupted_ppm: 0,
     /// Whether peers hear that a process has ended.
     peer_closed: 1,
 
@@ -204,6 +213,14 @@ run_options! {
     stall_disk: 0,
     /// Longest stall.
     stall_us: 10_000_000,
+    /// Weight: a sync fails.
+    fail_sync: 0,
+    /// Weight: reads from a disk fail for a while.
+    fail_reads: 0,
+    /// Weight: a disk is full for a while.
+    full_disk: 0,
+    /// Weight: durable bytes of a log change.
+    rot: 0,
     /// Weight: a state machine gets slow for a while.
     slow_apply: 0,
     /// Weight: a node loses its data directory.
@@ -301,6 +318,7 @@ impl RunOptions {
         options.draw_speeds(&mut rng);
         options.draw_clients(&mut rng);
         options.draw_faults(&mut rng);
+        options.draw_disk(&mut rng);
         options
     }
 
@@ -396,6 +414,13 @@ impl RunOptions {
         self.ballast_ppm = one_of(rng, &[0, 10_000, 50_000]);
     }
 
+    fn draw_disk(&mut self, rng: &mut Rng) {
+        self.segment_bytes = one_of(rng, &[16 << 10, 16 << 10, 32 << 10, 128 << 10]);
+        self.neighbours_ppm = one_of(rng, &[0, 20_000, 200_000]);
+        self.eager_ppm = one_of(rng, &[0, 300_000, 1_000_000]);
+        self.interrupted_ppm = one_of(rng, &[0, 100_000]);
+    }
+
     fn draw_faults(&mut self, rng: &mut Rng) {
         self.drift_ppm = self.drift_bound_ppm;
         if rng.chance(50_000) {
@@ -440,6 +465,10 @@ impl RunOptions {
         "storm",
         "slow_disk",
         "stall_disk",
+        "fail_sync",
+        "fail_reads",
+        "full_disk",
+        "rot",
         "slow_apply",
         "wipe",
         "drift",
@@ -478,7 +507,17 @@ impl RunOptions {
             link: self.link(),
             mode: cluster::Mode::Automatic,
             host: self.host(),
+            disk: self.disk(),
         }
+    }
+
+    fn disk(&self) -> Option<DiskOptions> {
+        (self.segment_bytes > 0).then_some(DiskOptions {
+            segment_bytes: self.segment_bytes,
+            neighbours_ppm: ppm(self.neighbours_ppm),
+            eager_ppm: ppm(self.eager_ppm),
+            interrupted_ppm: ppm(self.interrupted_ppm),
+        })
     }
 
     fn config(&self) -> Config {

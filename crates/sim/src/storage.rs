@@ -1,7 +1,8 @@
 //! The log of a simulated host: what it keeps, and what a crash leaves of it.
 //!
-//! [`Storage`] is the seam at which the real log on a simulated disk takes the place of
-//! [`MemoryStorage`].
+//! Seeded runs have the real log on a simulated disk, [`DiskLog`](crate::disk_log::DiskLog). Scripts,
+//! which judge the core, have [`MemoryStorage`]: it makes each write durable by itself, in any number,
+//! as they are told to.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -144,12 +145,27 @@ impl LogImage {
 /// The log of one host. Calls are made in virtual time: `write` when the host hands something to
 /// the operating system, `sync` at the moment at which the disk has it.
 pub trait Storage: fmt::Debug {
+    /// Puts down the first configuration of a new log, durably.
+    fn bootstrap(&mut self, membership: Arc<Membership>);
+
     /// Puts a write behind the earlier ones. It is visible to reads at once, and not durable.
     fn write(&mut self, write: Write);
 
-    /// Makes the oldest `count` writes that are not durable yet so. One that can only sync
-    /// everything may do more.
-    fn sync(&mut self, count: usize);
+    /// A sync of the oldest `count` writes begins. Returns how many of them it covers, at least one;
+    /// a snapshot goes into place alone.
+    ///
+    /// # Errors
+    ///
+    /// When the disk is full, or has failed. Nothing has begun then.
+    fn begin_sync(&mut self, count: usize) -> Result<usize, DiskError>;
+
+    /// The oldest `count` writes that are not durable yet are made so: all that the sync covers which
+    /// was begun, or, if none was, at once.
+    ///
+    /// # Errors
+    ///
+    /// When the disk is full (the writes are as they were), or has failed.
+    fn sync(&mut self, count: usize) -> Result<(), DiskError>;
 
     /// How many writes are not durable yet.
     fn unsynced(&self) -> usize;
@@ -159,15 +175,23 @@ pub trait Storage: fmt::Debug {
     /// # Errors
     ///
     /// When the first entry is not there any more, or cannot be read.
-    fn read(&self, range: RangeInclusive<Index>, bytes_max: usize)
-    -> Result<Vec<Entry>, LoadError>;
+    fn read(
+        &mut self,
+        range: RangeInclusive<Index>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, LoadError>;
 
     /// The host dies. `rng` decides what is left of writes that are not durable, within what the
     /// kind of crash allows; without it, a kill leaves all of them and a power cut none.
     fn crash(&mut self, crash: Crash, rng: Option<&mut Rng>);
 
-    /// Reads back what the crash has left and makes it durable.
-    fn recover(&mut self) -> &LogImage;
+    /// Reads back what the crash has left, makes it durable, and says what a core needs to start
+    /// from it beside a state machine that has `applied` so much.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not let it, or what was durable is damaged.
+    fn recover(&mut self, applied: Index, boot_nonce: u64) -> Result<Recovered, RecoverError>;
 
     /// What the running process sees, durable or not. For checkers; nodes never look here.
     fn written(&self) -> &LogImage;
@@ -178,8 +202,94 @@ pub trait Storage: fmt::Debug {
     /// Entries in this range can no longer be read; `None` repairs them.
     fn set_unreadable(&mut self, range: Option<RangeInclusive<Index>>);
 
-    /// The range that cannot be read, if any.
-    fn unreadable(&self) -> Option<RangeInclusive<Index>>;
+    /// Something happens to the disk. False if that was not possible.
+    fn inflict(&mut self, fault: DiskFault) -> bool;
+
+    /// What happened to disk and log since the last call.
+    fn take_news(&mut self) -> Vec<DiskNews>;
+}
+
+/// Why nothing was made durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiskError {
+    /// There is no room. It can be tried again.
+    Full,
+    /// The log has failed for good, and says why.
+    Failed(String),
+}
+
+/// Why a log could not be read back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RecoverError {
+    /// The disk did not let it. It can be tried again.
+    Disk(String),
+    /// What was durable is damaged, and the log says what.
+    Damaged(String),
+}
+
+/// Something that happens to a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskFault {
+    /// The next sync fails, and what it should have written never gets to the disk, though it is
+    /// still seen.
+    FailSync,
+    /// Reads fail from now on, or no more.
+    FailReads(bool),
+    /// There is so much room left, in bytes.
+    Full {
+        /// How many.
+        left: u64,
+    },
+    /// Bytes change that were durable, and known to be: a flipped bit, a sector of zeros, a sector
+    /// that was meant for another place.
+    Rot,
+    /// The end of all that, but for what has rotted.
+    Mend,
+}
+
+/// What happened to a disk and the log on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskNews {
+    /// A write was refused for want of space.
+    Full,
+    /// A sync failed.
+    SyncFailed,
+    /// The process died in the middle of an operation.
+    HalfWay,
+    /// A start was interrupted.
+    Interrupted,
+    /// A start cut the log before something that was never durable.
+    TornTail,
+    /// A start wrote records again that were whole, and not known to be durable.
+    Rewritten,
+    /// A start refused a damaged log.
+    Damaged,
+    /// A segment was used again.
+    Recycled,
+    /// What counted in an old segment was written again, so that it could be freed.
+    Forwarded,
+    /// A segment was needed that was not prepared.
+    Unprepared,
+    /// A start found a snapshot in the log's place that the state machine had not taken yet.
+    InstallFinished,
+}
+
+impl fmt::Display for DiskNews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::SyncFailed => "a sync failed",
+            Self::HalfWay => "the process died half-way",
+            Self::Interrupted => "the start was interrupted",
+            Self::TornTail => "a torn tail was cut",
+            Self::Rewritten => "records above the mark were written again",
+            Self::Damaged => "the log is damaged",
+            Self::Recycled => "a segment was used again",
+            Self::Forwarded => "old records were written again",
+            Self::Unprepared => "a segment was not prepared in time",
+            Self::InstallFinished => "the snapshot that the log starts behind was restored",
+        })
+    }
 }
 
 /// A log in memory that knows which of its writes are durable.
@@ -201,15 +311,24 @@ impl MemoryStorage {
 }
 
 impl Storage for MemoryStorage {
+    fn bootstrap(&mut self, membership: Arc<Membership>) {
+        *self = Self::new(LogImage::new(membership));
+    }
+
     fn write(&mut self, write: Write) {
         self.written.apply(&write);
         self.unsynced.push_back(write);
     }
 
-    fn sync(&mut self, count: usize) {
+    fn begin_sync(&mut self, count: usize) -> Result<usize, DiskError> {
+        Ok(count)
+    }
+
+    fn sync(&mut self, count: usize) -> Result<(), DiskError> {
         for write in self.unsynced.drain(..count.min(self.unsynced.len())) {
             self.durable.apply(&write);
         }
+        Ok(())
     }
 
     fn unsynced(&self) -> usize {
@@ -217,7 +336,7 @@ impl Storage for MemoryStorage {
     }
 
     fn read(
-        &self,
+        &mut self,
         range: RangeInclusive<Index>,
         bytes_max: usize,
     ) -> Result<Vec<Entry>, LoadError> {
@@ -273,9 +392,13 @@ impl Storage for MemoryStorage {
         }
     }
 
-    fn recover(&mut self) -> &LogImage {
-        self.sync(usize::MAX);
-        &self.durable
+    fn recover(&mut self, applied: Index, boot_nonce: u64) -> Result<Recovered, RecoverError> {
+        for write in std::mem::take(&mut self.unsynced) {
+            self.durable.apply(&write);
+        }
+        let mut recovered = self.durable.recovered(applied, boot_nonce);
+        recovered.damaged.extend(self.unreadable.clone());
+        Ok(recovered)
     }
 
     fn written(&self) -> &LogImage {
@@ -290,7 +413,11 @@ impl Storage for MemoryStorage {
         self.unreadable = range;
     }
 
-    fn unreadable(&self) -> Option<RangeInclusive<Index>> {
-        self.unreadable.clone()
+    fn inflict(&mut self, _fault: DiskFault) -> bool {
+        false
+    }
+
+    fn take_news(&mut self) -> Vec<DiskNews> {
+        Vec::new()
     }
 }

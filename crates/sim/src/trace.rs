@@ -127,6 +127,7 @@ fn rest(node: NodeId, what: &Observed, detail: Detail) -> Option<String> {
         Observed::Started { brief, .. } if brief.membership.is_empty() => {
             format!("n{node} starts, member of nothing")
         }
+        Observed::Disk(news) => format!("n{node} disk: {news}"),
         Observed::StartFailed(error) => format!("n{node} cannot start: {error}"),
         Observed::Crashed { crash, unsynced, lost, .. } => {
             let name = match crash {

@@ -283,7 +283,9 @@ impl Log {
         let old = self.tail.replace(Tail { segment, tag, place, first: header.first });
         self.tail_ended = false;
         self.leftover = false;
-        if self.written > self.durable {
+        // One without records may have been entered and then found too small: its header counts all
+        // the same, since the chain leads through it.
+        if self.written > self.durable || previous.offset == RECORDS_AT {
             self.unsynced.extend(old.map(|tail| tail.segment));
         }
         self.unsynced_bytes += RECORDS_AT;

@@ -201,6 +201,19 @@ impl MemoryDisk {
         state.durable_names.insert(name.to_owned(), file);
     }
 
+    /// Changes bytes of a file behind everybody's back, seen and durable: those who have it open
+    /// read the damage. What lies behind its end is left alone. False if there is no such file.
+    pub fn damage(&self, name: &str, offset: u64, change: impl Fn(&mut [u8])) -> bool {
+        let state = &mut *self.state();
+        let Some(file) = state.names.get(name) else { return false };
+        let Contents { seen, durable } = &mut state.files[*file];
+        for bytes in [seen, durable] {
+            let from = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+            change(&mut bytes[from..]);
+        }
+        true
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics while it holds the disk")
     }

@@ -156,6 +156,9 @@ fn go_on(
     let mut void = Vec::new();
     let mut number = 1;
     if let Some(examined) = &examined {
+        // What was just read may have its names in the page cache only. If they were lost while
+        // files are renamed because of what it says, older files would speak of files that are gone.
+        small_file::sync_dir(disk).map_err(open_error)?;
         number = examined.inventory.highest_segment() + 1;
         for name in &examined.inventory.unfinished {
             disk.remove(name).map_err(|error| IoFailure::new("removal", name, &error))?;

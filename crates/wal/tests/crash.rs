@@ -113,3 +113,51 @@ fn a_kill_and_then_a_power_cut() {
     let cut = killed.after_power_cut(|_, _| Fate::Dropped);
     assert!(support::same(&found, &open(&cut, 4)));
 }
+
+/// A start that is killed at any step, and the next one, which loses its power at any step, leave
+/// a log that opens: also when what the first one renamed is in the page cache only.
+#[test]
+fn a_start_interrupted_twice() {
+    // A log with a segment that is prepared and not used, which the first start gives up.
+    let disk = MemoryDisk::new();
+    let mut player = play(&disk, 11, 12).unwrap();
+    player.sync().unwrap();
+    while player.wal.prepare(64 << 10).unwrap() == quorate_wal::Progress::More {}
+    let begun = disk.after_power_cut(|_, _| Fate::Dropped);
+    let mut rng = Rng(12);
+    let start = |disk: &MemoryDisk, stop: u64| {
+        disk.stop_after(Some(stop));
+        let opened = Wal::open(std::sync::Arc::new(disk.clone()), &support::options(stop));
+        disk.stop_after(None);
+        opened.is_ok()
+    };
+    for first in 0.. {
+        let disk = begun.after_kill();
+        let done = start(&disk, first);
+        for second in 0.. {
+            let disk = disk.after_kill();
+            let done = start(&disk, second);
+            let changes = disk.pending().len();
+            for lost in 0..changes {
+                // Each change alone is lost, or alone survives; and some at random.
+                for keep in [true, false] {
+                    let fate = |at, _: &Pending| {
+                        if (at == lost) == keep { Fate::Kept } else { Fate::Dropped }
+                    };
+                    let what = format!("stops {first} and {second}, change {lost} kept: {keep}");
+                    let left = disk.after_power_cut(fate);
+                    assert_survives(&player.history, &left, &mut rng, &what);
+                }
+                let left = disk.after_power_cut(|_, change| random_fate(&mut rng, change));
+                let what = format!("stops {first} and {second}");
+                assert_survives(&player.history, &left, &mut rng.clone(), &what);
+            }
+            if done {
+                break;
+            }
+        }
+        if done {
+            break;
+        }
+    }
+}

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use quorate_raft::{GroupId, Index, Seq};
 use quorate_wal::{
-    ChoreError, Fate, MemoryDisk, OpenError, Progress, ReadError, Stopped, Wal, WriteError,
+    ChoreError, Disk as _, Fate, MemoryDisk, OpenError, Progress, ReadError, Stopped, Wal,
+    WriteError,
 };
 use support::{commands, open, options, persist, snapshot};
 
@@ -206,4 +207,35 @@ fn entries_must_follow() {
         wal.compact(GROUP, &snapshot(9, 1)).unwrap_err(),
         ChoreError::Beyond { last: Index(7) }
     );
+}
+
+/// A segment can be entered and then turn out to have no room for the record that wanted it. The
+/// chain leads through it all the same, so its header must get to the disk with what follows.
+#[test]
+fn a_segment_left_without_a_record_is_durable() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 1).wal;
+    wal.write(&[(GROUP, &persist(1, 1, commands(1..=1, 1, 6_000)))]).unwrap();
+    wal.sync().unwrap();
+    let segments = |disk: &MemoryDisk| {
+        disk.list().unwrap().iter().filter(|name| name.ends_with(".log")).count()
+    };
+    // The next segment is filled as far as its header, and no further.
+    while segments(&disk) < 2 {
+        wal.prepare(1).unwrap();
+    }
+    wal.prepare(4096).unwrap();
+    wal.prepare(4096).unwrap();
+    let names = disk.list().unwrap();
+    let used: usize = names.iter().map(|name| disk.contents(name).unwrap().len()).sum();
+    disk.set_space(Some(used as u64));
+    let failed = wal.write(&[(GROUP, &persist(2, 1, commands(2..=2, 1, 6_000)))]);
+    assert!(matches!(failed, Err(WriteError::NoSpace(_))), "{failed:?}");
+    disk.set_space(None);
+    // This one fits into none of them.
+    wal.write(&[(GROUP, &persist(2, 1, commands(2..=2, 1, 40_000)))]).unwrap();
+    wal.sync().unwrap();
+    assert_eq!(segments(&disk), 3);
+    let opened = open(&disk.after_power_cut(|_, _| Fate::Dropped), 2);
+    assert_eq!(opened.groups[&GROUP].last_index, Index(2));
 }

@@ -15,7 +15,7 @@ use super::elections::Elections;
 use super::shadow::Shadow;
 use crate::cluster::{Brief, Fate, Observation, Observed, Told};
 use crate::marks::{Mark, Marks};
-use crate::storage::Crash;
+use crate::storage::{Crash, DiskNews};
 
 /// A pre-vote this soon after word that the leader's process has ended is counted as caused by it.
 const SOON_US: u64 = 100_000;
@@ -73,6 +73,19 @@ impl Sightings {
                 self.hit_if(Mark::CrashLosesWrites, *lost > 0);
             }
             Observed::StartFailed(_) => self.marks.hit(Mark::StartRefused),
+            Observed::Disk(news) => self.marks.hit(match news {
+                DiskNews::Full => Mark::DiskFull,
+                DiskNews::SyncFailed => Mark::SyncFailed,
+                DiskNews::HalfWay => Mark::DiedHalfWay,
+                DiskNews::Interrupted => Mark::StartInterrupted,
+                DiskNews::TornTail => Mark::TornTail,
+                DiskNews::Rewritten => Mark::RewrittenAboveMark,
+                DiskNews::Damaged => Mark::DamageRefused,
+                DiskNews::Recycled => Mark::SegmentRecycled,
+                DiskNews::Forwarded => Mark::RecordsForwarded,
+                DiskNews::Unprepared => Mark::SegmentUnprepared,
+                DiskNews::InstallFinished => Mark::RestartFinishesInstall,
+            }),
             Observed::Told(Told::PeerClosed { .. }) => {
                 self.told_closed.insert(node, self.now);
             }
@@ -310,6 +323,8 @@ impl Sightings {
 
     fn replied(&mut self, step: &Step<'_>, reply: &Reply) {
         let mark = match reply {
+            // That a sync failed is noted where it did.
+            Reply::Stopped => return,
             Reply::Proposed(Ok(_)) => {
                 self.hit_if(Mark::ExecutedForwarded, step.before.role != RoleName::Leader);
                 Mark::Executed

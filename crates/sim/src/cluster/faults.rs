@@ -10,8 +10,8 @@ use quorate_raft::{Config, Incarnation, Index, Membership, NodeId, Time};
 use super::observation::Observed;
 use super::options::HostOptions;
 use super::schedule::Task;
-use super::{Cluster, new_machine, new_storage};
-use crate::storage::{Crash, LogImage};
+use super::{Cluster, Directory, new_machine};
+use crate::storage::{Crash, DiskFault};
 
 impl Cluster {
     /// The host dies now. It stays down until [`restart`](Self::restart). A host that is on its way
@@ -118,11 +118,13 @@ impl Cluster {
         if !self.hosts.contains_key(&node) {
             return;
         }
-        let incarnation = self.new_incarnation(node);
+        let Directory { incarnation, mut log } = self.new_directory(node);
+        log.bootstrap(Arc::new(Membership::default()));
         let Some(host) = self.hosts.get_mut(&node) else { return };
         host.config.incarnation = incarnation;
-        host.storage = new_storage(LogImage::new(Arc::new(Membership::default())));
+        host.storage = log;
         host.machine = new_machine();
+        host.received = None;
         host.life = 0;
         host.start_error = None;
         self.observe(node, Observed::Wiped(incarnation));
@@ -134,9 +136,8 @@ impl Cluster {
         if self.hosts.contains_key(&node) {
             return;
         }
-        let incarnation = self.new_incarnation(node);
-        let log = LogImage::new(Arc::new(Membership::default()));
-        self.make_host(node, incarnation, log);
+        let directory = self.new_directory(node);
+        self.make_host(node, directory, Arc::new(Membership::default()));
         self.start(node);
     }
 
@@ -153,13 +154,18 @@ impl Cluster {
         }
     }
 
+    /// Something happens to a disk. False if that was not possible.
+    pub fn inflict_on_disk(&mut self, node: NodeId, fault: DiskFault) -> bool {
+        self.hosts.get_mut(&node).is_some_and(|host| host.storage.inflict(fault))
+    }
+
     /// Has a node compact its log up to `up_to`, or as far as nothing is lost, whatever its settings
     /// say.
     pub fn compact(&mut self, node: NodeId, up_to: Index) {
         self.input(node, Event::Compact { up_to });
     }
 
-    /// Ends all faults: links are whole, disks not stalled, processes not frozen, clocks true, every
+    /// Ends all faults: links are whole, disks not stalled, full or failing, processes not frozen, clocks true, every
     /// host up, damaged logs readable. Hosts in `except` stay as they are, and so do loss and
     /// delays of links and the speeds of hosts.
     pub fn calm(&mut self, except: &[NodeId]) {
@@ -171,6 +177,7 @@ impl Cluster {
             if let Some(host) = self.hosts.get_mut(&node) {
                 host.doomed = None;
                 host.storage.set_unreadable(None);
+                host.storage.inflict(DiskFault::Mend);
             }
             self.stall_disk(node, Time(0));
             self.set_drift(node, 0);

@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use quorate_node::{Event, Node};
 use quorate_raft::{
-    Config, Entry, Incarnation, LogId, NodeId, RequestId, Seq, SnapshotMeta, StartError, Status,
-    Time,
+    Config, Entry, Incarnation, LogId, NodeId, RequestId, Seq, SnapshotMeta, Status, Time,
 };
 
 use super::clock::Clock;
-use super::observation::Brief;
+use super::observation::{Brief, StartFailure};
 use super::options::HostOptions;
 use crate::state_machine::StateMachine;
 use crate::storage::{Crash, Storage};
@@ -24,13 +23,16 @@ pub struct Host {
     pub(super) clock: Clock,
     pub(super) storage: Box<dyn Storage>,
     pub(super) machine: Box<dyn StateMachine>,
+    /// The snapshot that was fetched last, in a file. It is there before the log is reset for it,
+    /// so a crash between that and the state machine's taking it can be made good.
+    pub(super) received: Option<(LogId, Bytes)>,
     /// How often this data directory was started.
     pub(super) life: u64,
     /// Grows with every crash and start. What was scheduled for an earlier epoch is void.
     pub(super) epoch: u64,
     pub(super) process: Option<Process>,
     pub(super) recovering: bool,
-    pub(super) start_error: Option<StartError>,
+    pub(super) start_error: Option<StartFailure>,
     pub(super) paused: bool,
     /// The disk completes nothing until then.
     pub(super) stalled_until: Time,
@@ -59,14 +61,14 @@ pub(super) struct Process {
     pub(super) syncing: usize,
     /// Counts the moments at which the end of a sync was set; only the last one counts.
     pub(super) syncs: u64,
+    /// The disk is full, and it will be tried again.
+    pub(super) disk_waits: bool,
     /// Work for the state machine, in order.
     pub(super) work: VecDeque<Work>,
     pub(super) working: bool,
     pub(super) flush_scheduled: bool,
     pub(super) fetch: Option<Fetch>,
     pub(super) fetches: u64,
-    /// The snapshot that was fetched last.
-    pub(super) fetched: Option<(LogId, Bytes)>,
     /// The finished snapshot for others.
     pub(super) spooled: Option<(LogId, Bytes)>,
     /// Requests without an answer yet; reads with their query.
@@ -110,12 +112,12 @@ impl Process {
             writes: VecDeque::new(),
             syncing: 0,
             syncs: 0,
+            disk_waits: false,
             work: VecDeque::new(),
             working: false,
             flush_scheduled: false,
             fetch: None,
             fetches: 0,
-            fetched: None,
             spooled: None,
             requests: BTreeMap::new(),
         }
@@ -167,7 +169,7 @@ impl Host {
 
     /// Why it could not start, if that is why it is down.
     #[must_use]
-    pub const fn start_error(&self) -> Option<&StartError> {
+    pub const fn start_error(&self) -> Option<&StartFailure> {
         self.start_error.as_ref()
     }
 

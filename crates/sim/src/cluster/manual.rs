@@ -7,7 +7,7 @@ use super::Cluster;
 use super::observation::{Fate, Observed};
 use super::options::Mode;
 use super::schedule::Task;
-use crate::storage::{Crash, LogImage};
+use crate::storage::{Crash, LogImage, MemoryStorage};
 
 /// A message under way in manual mode.
 #[derive(Clone, PartialEq, Debug)]
@@ -204,7 +204,7 @@ impl Cluster {
     pub fn set_log(&mut self, node: NodeId, log: LogImage) {
         self.crash(node, Crash::PowerCut);
         let Some(host) = self.hosts.get_mut(&node) else { return };
-        host.storage = super::new_storage(log.clone());
+        host.storage = Box::new(MemoryStorage::new(log.clone()));
         host.machine = super::new_machine();
         self.observe(node, Observed::HandMade(log));
         self.start(node);

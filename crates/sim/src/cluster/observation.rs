@@ -1,5 +1,6 @@
 //! What a cluster tells those who watch it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use quorate_raft::{
     StartError, Term, Time,
 };
 
-use crate::storage::{Crash, LogImage};
+use crate::storage::{Crash, DiskNews, LogImage};
 
 /// Something that happened, for checkers, clients and traces.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,7 +38,9 @@ pub enum Observed {
         brief: Brief,
     },
     /// The process could not start.
-    StartFailed(StartError),
+    StartFailed(StartFailure),
+    /// Something happened to its disk, or to the log on it.
+    Disk(DiskNews),
     /// It died.
     Crashed {
         /// How.
@@ -112,6 +115,24 @@ pub enum Observed {
     },
     /// A moment came that [`Cluster::schedule`](super::Cluster::schedule) was asked to call.
     Timer(u64),
+}
+
+/// Why a process could not start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StartFailure {
+    /// The core refuses.
+    Core(StartError),
+    /// Its log is damaged, and says where.
+    Damaged(String),
+}
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Core(error) => error.fmt(f),
+            Self::Damaged(why) => write!(f, "damaged: {why}"),
+        }
+    }
 }
 
 /// Rare news for a node.

@@ -3,6 +3,7 @@
 use quorate_node::Settings;
 use quorate_raft::{ClusterId, Config, Incarnation, NodeId};
 
+use crate::disk_log::DiskOptions;
 use crate::network::{Delay, LinkOptions};
 
 /// What a cluster is made of.
@@ -30,6 +31,8 @@ pub struct Options {
     pub mode: Mode,
     /// How fast hosts are.
     pub host: HostOptions,
+    /// The simulated disk with the real log on it; `None` for a log in memory, as scripts have it.
+    pub disk: Option<DiskOptions>,
 }
 
 /// What happens by itself.
@@ -133,6 +136,7 @@ impl Options {
             },
             mode: Mode::Automatic,
             host: HostOptions::default(),
+            disk: None,
         }
     }
 

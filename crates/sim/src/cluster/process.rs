@@ -11,7 +11,10 @@ use super::observation::{Brief, Fate, Observed, Told};
 use super::options::Mode;
 use super::schedule::Task;
 use super::{Cluster, InFlight};
-use crate::storage::Write;
+use crate::storage::{Crash, DiskError, Write};
+
+/// How long a host waits before it tries a full disk again.
+const FULL_DISK_PAUSE_US: u64 = 20_000;
 
 impl Cluster {
     /// Carries out a scheduled task.
@@ -34,6 +37,13 @@ impl Cluster {
                 self.count(4, node.0);
                 self.synced(node, serial);
             }
+            Task::DiskRetry { node, epoch } if self.lives(node, epoch) => {
+                self.count(11, node.0);
+                if let Some(process) = self.process(node) {
+                    process.disk_waits = false;
+                }
+                self.kick_disk(node);
+            }
             Task::Worked { node, epoch } if self.lives(node, epoch) => {
                 self.count(5, node.0);
                 self.worked(node);
@@ -44,8 +54,8 @@ impl Cluster {
             }
             Task::Loaded { node, epoch, load } if self.lives(node, epoch) => {
                 self.count(7, node.0);
-                let storage = &self.hosts[&node].storage;
-                let result = storage.read(load.first..=load.last, load.bytes_max);
+                let Some(host) = self.hosts.get_mut(&node) else { return };
+                let result = host.storage.read(load.first..=load.last, load.bytes_max);
                 self.input(node, Event::Loaded { id: load.id, result });
             }
             Task::Fetched { node, epoch, serial, source_epoch, fails }
@@ -131,11 +141,14 @@ impl Cluster {
         let doomed = if actions.is_empty() { None } else { host.doomed.take() };
         self.observe(node, Observed::Stepped { before, after });
         let count = doomed.map_or(usize::MAX, |(count, _)| count);
+        let stops = actions.contains(&Action::Stop);
         for action in actions.into_iter().take(count) {
             self.act(node, action);
         }
         if let Some((_, crash)) = doomed {
             self.die(node, crash, true);
+        } else if stops {
+            self.die(node, Crash::Kill, false);
         }
         for message in std::mem::take(&mut self.lost) {
             self.observe(message.to(), Observed::Message { message, fate: Fate::Lost });
@@ -173,7 +186,7 @@ impl Cluster {
             }
             Action::Fetch { from, snapshot } => self.fetch(node, from, snapshot),
             Action::Reply { id, reply } => self.answered(node, id, reply),
-            Action::Notice(_) => {}
+            Action::Notice(_) | Action::Stop => {}
         }
     }
 
@@ -215,6 +228,9 @@ impl Cluster {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(process) = &mut host.process else { return };
         let query = process.requests.remove(&id).flatten();
+        if reply == Reply::Stopped {
+            return self.observe(node, Observed::Abandoned { id });
+        }
         let value = match (&reply, query) {
             (Reply::Read(Ok(_)), Some(query)) => Some(host.machine.query(&query)),
             _ => None,
@@ -229,11 +245,11 @@ impl Cluster {
     pub(super) fn kick_disk(&mut self, node: NodeId) {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(process) = &mut host.process else { return };
-        if process.syncing > 0 || host.disk_held {
+        if process.syncing > 0 || process.disk_waits || host.disk_held {
             return;
         }
         let Some(first) = process.writes.front() else { return };
-        process.syncing = if first.install.is_some() {
+        let count = if first.install.is_some() {
             // The state machine finishes what it was given before.
             if process.work.front() != Some(&Work::Install) || host.machine_held {
                 return;
@@ -242,7 +258,30 @@ impl Cluster {
         } else {
             process.writes.iter().take_while(|write| write.install.is_none()).count()
         };
-        self.schedule_sync(node);
+        match host.storage.begin_sync(count) {
+            Ok(covered) => {
+                process.syncing = covered;
+                self.schedule_sync(node);
+            }
+            Err(error) => self.disk_error(node, &error),
+        }
+    }
+
+    /// The disk is full, and is tried again soon; or has failed, and the node is told.
+    fn disk_error(&mut self, node: NodeId, error: &DiskError) {
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let news = host.storage.take_news();
+        if let Some(process) = &mut host.process
+            && *error == DiskError::Full
+        {
+            process.disk_waits = true;
+            let at = self.now.after(FULL_DISK_PAUSE_US);
+            self.schedule.add(at, Task::DiskRetry { node, epoch: host.epoch });
+        }
+        self.observe_disk(node, news);
+        if *error != DiskError::Full {
+            self.input(node, Event::DiskFailed);
+        }
     }
 
     /// Says when the sync under way will have completed. What was said before is void.
@@ -271,13 +310,18 @@ impl Cluster {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(process) = &mut host.process else { return };
         let count = count.min(process.writes.len());
-        host.storage.sync(count);
+        let install = process.writes.front().and_then(|write| write.install);
+        if install.is_some_and(|id| host.received.as_ref().is_none_or(|(other, _)| *other != id)) {
+            panic!("what is installed was fetched before");
+        }
+        if let Err(error) = host.storage.sync(count) {
+            return self.disk_error(node, &error);
+        }
         let done: Vec<PendingWrite> = process.writes.drain(..count).collect();
         let installed = done.iter().find_map(|write| write.install);
         if let Some(snapshot) = installed {
-            let fetched = process.fetched.take().filter(|(id, _)| *id == snapshot);
-            let (_, bytes) = fetched.expect("what is installed was fetched before");
-            host.machine.restore(&bytes);
+            let (_, bytes) = host.received.as_ref().expect("it was there just now");
+            host.machine.restore(bytes);
             let marker = process.work.pop_front();
             assert_eq!(marker, Some(Work::Install), "the state machine waits for the snapshot");
             let digest = host.machine.digest();
@@ -395,8 +439,10 @@ impl Cluster {
         let cut = self.network.is_cut(from, node) || self.network.is_cut(node, from);
         let bytes = self.spooled(from, snapshot.id, source_epoch).filter(|_| !cut && !fails);
         let complete = bytes.is_some();
-        if let Some(process) = self.process(node) {
-            process.fetched = bytes.map(|bytes| (snapshot.id, bytes));
+        if let Some(host) = self.hosts.get_mut(&node)
+            && let Some(bytes) = bytes
+        {
+            host.received = Some((snapshot.id, bytes));
         }
         self.input(node, Event::Fetched { snapshot: snapshot.id, complete });
     }
@@ -413,7 +459,7 @@ impl Cluster {
     // ---- death ----
 
     /// Ends a process, now.
-    pub(super) fn die(&mut self, node: NodeId, crash: crate::storage::Crash, within_step: bool) {
+    pub(super) fn die(&mut self, node: NodeId, crash: Crash, within_step: bool) {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         if host.process.is_none() && !host.recovering {
             return;
@@ -433,12 +479,14 @@ impl Cluster {
         let installing = process
             .as_ref()
             .is_some_and(|process| process.writes.iter().any(|write| write.install.is_some()));
+        let news = host.storage.take_news();
         self.observe(node, Observed::Crashed { crash, unsynced, lost, within_step, installing });
+        self.observe_disk(node, news);
         for id in process.map_or(BTreeMap::new(), |process| process.requests).into_keys() {
             self.observe(node, Observed::Abandoned { id });
         }
         // A machine without power sends no reset.
-        if let (crate::storage::Crash::Kill, Some(delay)) = (crash, hint) {
+        if let (Crash::Kill, Some(delay)) = (crash, hint) {
             let peers: Vec<NodeId> =
                 self.hosts.values().filter(|host| host.is_up()).map(Host::id).collect();
             for at in peers {

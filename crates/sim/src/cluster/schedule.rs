@@ -15,6 +15,8 @@ pub(super) enum Task {
     Batch { node: NodeId, epoch: u64 },
     /// A sync has completed, unless it was put off.
     Synced { node: NodeId, epoch: u64, serial: u64 },
+    /// A full disk is tried again.
+    DiskRetry { node: NodeId, epoch: u64 },
     /// The state machine has done a piece of work.
     Worked { node: NodeId, epoch: u64 },
     /// The state machine's contents are made durable.

@@ -59,6 +59,22 @@ impl Nemesis {
                 let us = self.rng.between(self.options.disk_stall_us / 2, self.options.stall_us);
                 self.inflict(cluster, checkers, Fault::StallDisk(node, us));
             }
+            "fail_sync" => {
+                self.inflict(cluster, checkers, Fault::FailSync(node));
+                // Nobody knows when the next sync is.
+                self.restart_later(cluster, node, outage);
+                self.restart_later(cluster, node, 2 * outage + self.options.election_max_us);
+            }
+            "fail_reads" => {
+                self.inflict(cluster, checkers, Fault::FailReads(node));
+                self.later(cluster, outage, Fault::MendDisk(node));
+            }
+            "full_disk" => {
+                let left = self.rng.below(2 * self.options.segment_bytes);
+                self.inflict(cluster, checkers, Fault::FullDisk(node, left));
+                self.later(cluster, outage, Fault::MendDisk(node));
+            }
+            "rot" => self.inflict(cluster, checkers, Fault::Rot(node)),
             "slow_apply" => {
                 let us = self.rng.between(self.options.apply_us, self.options.election_max_us);
                 self.inflict(cluster, checkers, Fault::SlowApply(node, us));

@@ -54,6 +54,16 @@ pub enum Fault {
     Hint(NodeId, NodeId),
     /// Part of a log cannot be read.
     Unreadable(NodeId, Index, Index),
+    /// The next sync of a disk fails.
+    FailSync(NodeId),
+    /// Reads from a disk fail.
+    FailReads(NodeId),
+    /// A disk has only so many bytes left.
+    FullDisk(NodeId, u64),
+    /// A disk can be read again, and has room.
+    MendDisk(NodeId),
+    /// Durable bytes of a log change.
+    Rot(NodeId),
     /// It is repaired, and the process started anew.
     Repair(NodeId),
     /// A log is compacted up to there.
@@ -110,6 +120,11 @@ impl fmt::Display for Fault {
             Self::Drift(node, ppm) => write!(f, "drift {node} {ppm}"),
             Self::Hint(at, peer) => write!(f, "hint {at} {peer}"),
             Self::Unreadable(node, first, last) => write!(f, "unreadable {node} {first} {last}"),
+            Self::FailSync(node) => write!(f, "fail-sync {node}"),
+            Self::FailReads(node) => write!(f, "fail-reads {node}"),
+            Self::FullDisk(node, left) => write!(f, "full-disk {node} {left}"),
+            Self::MendDisk(node) => write!(f, "mend-disk {node}"),
+            Self::Rot(node) => write!(f, "rot {node}"),
             Self::Repair(node) => write!(f, "repair {node}"),
             Self::Compact(node, up_to) => write!(f, "compact {node} {up_to}"),
             Self::Flush(node) => write!(f, "flush {node}"),
@@ -207,6 +222,11 @@ fn parse(text: &str) -> Option<Fault> {
         "drift" => Fault::Drift(node(0)?, i32::try_from(*numbers.get(1)?).ok()?),
         "hint" => Fault::Hint(node(0)?, node(1)?),
         "unreadable" => Fault::Unreadable(node(0)?, index(1)?, index(2)?),
+        "fail-sync" => Fault::FailSync(node(0)?),
+        "fail-reads" => Fault::FailReads(node(0)?),
+        "full-disk" => Fault::FullDisk(node(0)?, number(1)?),
+        "mend-disk" => Fault::MendDisk(node(0)?),
+        "rot" => Fault::Rot(node(0)?),
         "repair" => Fault::Repair(node(0)?),
         "compact" => Fault::Compact(node(0)?, index(1)?),
         "flush" => Fault::Flush(node(0)?),
@@ -272,6 +292,11 @@ mod tests {
             "end-storm",
             "drift 4 -250",
             "unreadable 1 5 9",
+            "fail-sync 1",
+            "fail-reads 2",
+            "full-disk 3 4096",
+            "mend-disk 3",
+            "rot 2",
             "change 1 learner:4 voter:5 voter:6/2 promote:7 demote:3 remove:8",
             "change 1 context:2/abc features:1 lease:5000 lease:0",
             "transfer 1 2",

@@ -76,6 +76,18 @@ impl Nemesis {
         next.is_ok_and(|next| next.has_quorum(|node| !self.wiped.contains(&node)))
     }
 
+    /// Whether the log of a node may rot. It keeps its promises as long as it runs, and says nothing
+    /// any more when it has found out; so all that is asked for is a quorum without it.
+    pub(super) fn may_rot(&self, cluster: &Cluster, checkers: &Checkers, node: NodeId) -> bool {
+        let lost = self.wiped.iter().chain([&node]).copied().collect();
+        !self.wiped.contains(&node)
+            && !self.retired.contains(&node)
+            && self.changes.is_empty()
+            && checkers.committed_membership().is_some()
+            && !is_to_be_promoted(cluster, checkers, node)
+            && is_recoverable_without(cluster, checkers, &lost)
+    }
+
     /// Whether a node may lose its data directory.
     ///
     /// Its promises are void then. That is harmless as long as nobody counts on what comes back in

@@ -3,7 +3,7 @@
 //! Safety is judged all the time; that something *happens* can only be demanded when the network and
 //! most nodes are well again (no algorithm can do better, see FLP). So the last phase of each run
 //! repairs everything except a minority of voters, which is down or cut off, and then demands, within
-//! [`bound_us`] of virtual time:
+//! [`bound_us`] of virtual time (and [`catch_up_us`] for long logs on slow links):
 //!
 //! 1. a leader is elected,
 //! 2. new commands are executed,
@@ -35,6 +35,14 @@ const PROBES: u64 = 3;
 #[must_use]
 pub const fn bound_us(options: &RunOptions) -> u64 {
     40 * options.election_max_us + 10 * options.recovery_us + 5_000_000
+}
+
+/// Within how much more time a node catches up that lacks so many entries, if each of them takes a
+/// round trip of its own and a sync: where messages are that small, and one at a time.
+#[must_use]
+pub const fn catch_up_us(options: &RunOptions, entries: u64) -> u64 {
+    let slowest = if options.slow_peer > 0 { options.slow_factor } else { 1 };
+    entries * (2 * options.delay_max_us * slowest + options.sync_max_us + options.load_us)
 }
 
 /// Commands that prove progress.
@@ -71,7 +79,9 @@ impl Simulation<'_> {
 
         let began = self.cluster.now();
         let options = &self.plan.options;
-        let until = began.after(bound_us(options));
+        let ends = self.cluster.hosts().map(|host| host.storage().written().last().index.0);
+        let bound_us = bound_us(options) + catch_up_us(options, ends.max().unwrap_or(0));
+        let until = began.after(bound_us);
         let probe_pause = options.election_max_us / 2;
         let mut probe_at = began;
         let mut missing = String::from("no leader was elected");
@@ -98,7 +108,7 @@ impl Simulation<'_> {
         let lost = if lost.is_empty() { "nobody".to_owned() } else { lost.join(", ") };
         let seen = format!(
             "{} ms after the faults have ended (lost: {lost}), {missing}; {}",
-            bound_us(&self.plan.options) / 1000,
+            bound_us / 1000,
             self.describe()
         );
         Err(self.violation(Property::Liveness, seen))
@@ -155,8 +165,12 @@ impl Simulation<'_> {
             }
             self.cluster.set_host_options(node, host_options);
         }
+        for node in self.nemesis.rotten().clone() {
+            self.cluster.crash(node, Crash::PowerCut);
+        }
         self.cluster.calm(&except);
-        let until = self.cluster.now().after(2 * bound_us(&options));
+        // Longer than anybody waits for anything here.
+        let until = self.cluster.now().after(1_000_000_000_000);
         for node in lost {
             if self.nemesis.wiped().contains(node) || self.nemesis.retired().contains(node) {
                 continue;

@@ -8,10 +8,9 @@ mod checks;
 use std::cell::LazyCell;
 
 use libfuzzer_sys::fuzz_target;
-use quorate_wal::MemoryDisk;
 
 thread_local! {
-    static LOG: LazyCell<MemoryDisk> = LazyCell::new(checks::some_log);
+    static LOG: LazyCell<checks::SomeLog> = LazyCell::new(checks::some_log);
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,13 +1,18 @@
-//! Proof that the checkers can fail: deliberate breakages of the core, each of which must be caught.
+//! Proof that checkers and tests can fail: deliberate breakages of core and log, each of which must
+//! be caught.
 //!
-//! `mutants/` holds one patch for each (see [`Patch`]). The core has no switch for them: the runner
-//! copies the crates to a folder under the target directory, applies one patch, builds, and runs
-//! seeds until a checker or an assertion objects. The same seed must then be clean without the
-//! patch, or it would prove nothing about it. The copy is removed at the end.
+//! `mutants/` holds one patch for each (see [`Patch`]). The code has no switch for them: the runner
+//! copies the crates to a folder under the target directory, applies one patch, and builds. Then
+//! come the judges that the patch names: the simulator runs seeds until a checker or an assertion
+//! objects, and the same seed must be clean without the patch, or it would prove nothing about it;
+//! or the tests of a crate are run until one fails, which must all pass without the patch. A mutant
+//! is caught if all of its judges object. The copy is removed at the end.
 //!
 //! It needs nothing but cargo. A patch that no longer applies, or does not build, fails the whole
 //! run before anything is concluded from the others.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -22,10 +27,10 @@ mod table;
 mod tree;
 mod trial;
 
-pub use patch::{Head, Patch, PatchError};
+pub use patch::{Head, Judge, Patch, PatchError};
 
 use table::{Table, duration};
-use tree::Tree;
+use tree::{TestProgram, Tree};
 use trial::{Objection, Verdict};
 
 /// The first seed that is run.
@@ -38,7 +43,7 @@ pub struct Arguments {
     pub take: Option<usize>,
     /// ... from that many times further on, around the list: CI takes a few others every day.
     pub rotate: usize,
-    /// Take only the patch of this name.
+    /// Take only the patch of this name, or all of the folder of this name.
     pub only: Option<String>,
     /// How many mutants to try at the same time; each of them builds a tree of its own.
     pub jobs: usize,
@@ -74,11 +79,21 @@ pub enum MutantsError {
         /// What the compiler says.
         output: String,
     },
-    /// The simulator gave no verdict.
+    /// Simulator or tests gave no verdict.
     DoesNotRun {
         /// The patch.
         patch: String,
         /// What it said last.
+        output: String,
+    },
+    /// There is no such package, the tests of which a patch wants to be judged by.
+    NoCrate {
+        /// Its name.
+        package: String,
+    },
+    /// A test fails without any patch.
+    TestFailsAnyway {
+        /// The test, and what was said of it.
         output: String,
     },
     /// The same seed fails without the patch.
@@ -102,8 +117,10 @@ impl fmt::Display for MutantsError {
                 write!(f, "{patch}.patch does not build:\n{output}")
             }
             Self::DoesNotRun { patch, output } => {
-                write!(f, "the simulator gives no verdict on {patch}: {output}")
+                write!(f, "there is no verdict on {patch}: {output}")
             }
+            Self::NoCrate { package } => write!(f, "there is no crate {package} to be tested"),
+            Self::TestFailsAnyway { output } => write!(f, "it fails without a patch: {output}"),
             Self::FailsAnyway { patch, seed, output } => {
                 write!(f, "seed {seed}, on which {patch} fails, fails without it: {output}")
             }
@@ -139,14 +156,16 @@ struct Trial {
 
 #[derive(Clone, Debug)]
 enum Outcome {
-    Caught { by: String, seen: String, seeds: u64, simulated_us: u64 },
-    Survived { seeds: u64 },
+    /// By all judges: what they said.
+    Caught(Vec<Objection>),
+    /// That judge saw nothing.
+    Survived(Judge),
     Hung,
 }
 
 impl Trial {
     const fn is_caught(&self) -> bool {
-        matches!(self.outcome, Outcome::Caught { .. })
+        matches!(self.outcome, Outcome::Caught(_))
     }
 }
 
@@ -154,15 +173,31 @@ impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
         match &self.outcome {
-            Outcome::Caught { by, seen, seeds, simulated_us } => {
-                let seen = if by.contains(seen.as_str()) { "" } else { seen };
-                let simulated = duration(*simulated_us);
-                write!(f, "caught    {name} ({seeds} seeds, {simulated} simulated) {by}")?;
-                if seen.is_empty() { Ok(()) } else { write!(f, ": {seen}") }
+            Outcome::Caught(objections) => {
+                write!(f, "caught    {name}")?;
+                for Objection { seed, simulated_us, by, seen } in objections {
+                    if let Some(seeds) = seeds_to(*seed) {
+                        let simulated = duration(*simulated_us);
+                        write!(f, " ({seeds} seeds, {simulated} simulated)")?;
+                    }
+                    write!(f, " {by}")?;
+                    if !by.contains(seen.as_str()) {
+                        write!(f, ": {seen}")?;
+                    }
+                }
+                Ok(())
             }
-            Outcome::Survived { seeds } => write!(f, "SURVIVED  {name} ({seeds} seeds)"),
+            Outcome::Survived(judge) => write!(f, "SURVIVED  {name} ({judge})"),
             Outcome::Hung => write!(f, "HANGS     {name}"),
         }
+    }
+}
+
+/// How many seeds were run up to `seed`; `None` if there was none.
+const fn seeds_to(seed: u64) -> Option<u64> {
+    match seed.checked_sub(FIRST_SEED) {
+        Some(before) => Some(before + 1),
+        None => None,
     }
 }
 
@@ -217,7 +252,13 @@ fn lock(home: &Path) -> Result<File, MutantsError> {
 
 fn choose(mut patches: Vec<Patch>, arguments: &Arguments) -> Vec<Patch> {
     if let Some(name) = &arguments.only {
-        patches.retain(|patch| patch.name == *name);
+        let is_in = |patch: &Patch| {
+            patch
+                .name
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        patches.retain(is_in);
     }
     if let Some(take) = arguments.take
         && take < patches.len()
@@ -237,13 +278,21 @@ fn try_all(
     arguments: &Arguments,
 ) -> Result<Vec<Trial>, MutantsError> {
     let next = AtomicUsize::new(0);
+    let judges = patches.iter().flat_map(|patch| &patch.head.judges);
+    let tested: BTreeSet<&str> = judges
+        .filter_map(|judge| match judge {
+            Judge::Simulator => None,
+            Judge::Tests(name) => Some(name.as_str()),
+        })
+        .collect();
     let work = |job: usize| -> Result<Vec<(usize, Trial)>, MutantsError> {
-        let tree = Tree::copy(root, &home.join(job.to_string()))?;
+        let tree = Tree::copy(root, &home.join(job.to_string()), &tested)?;
+        let court = Court { tree, passed: RefCell::default() };
         let mut trials = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(patch) = patches.get(number) else { return Ok(trials) };
-            let trial = try_one(&tree, patch, arguments.seeds.unwrap_or(patch.head.seeds))?;
+            let trial = court.try_one(patch, arguments.seeds.unwrap_or(patch.head.seeds))?;
             println!("{trial}");
             trials.push((number, trial));
         }
@@ -265,22 +314,75 @@ fn try_all(
     Ok(trials.into_iter().map(|(_, trial)| trial).collect())
 }
 
-fn try_one(tree: &Tree, patch: &Patch, seeds: u64) -> Result<Trial, MutantsError> {
-    let program = tree.build(patch)?;
-    let (verdict, wall) = run_seeds(&program, FIRST_SEED, seeds, patch)?;
-    let outcome = match verdict {
-        Verdict::Clean => Outcome::Survived { seeds },
-        Verdict::Hung => Outcome::Hung,
-        Verdict::Objected(Objection { seed, simulated_us, by, seen }) => {
-            acquit_original(patch, seed)?;
-            Outcome::Caught { by, seen, seeds: seed.saturating_sub(FIRST_SEED) + 1, simulated_us }
+/// Where mutants are tried.
+struct Court {
+    tree: Tree,
+    /// Crates whose tests have passed without a patch.
+    passed: RefCell<BTreeSet<String>>,
+}
+
+impl Court {
+    /// Asks the judges, until one of them has nothing to say.
+    fn try_one(&self, patch: &Patch, seeds: u64) -> Result<Trial, MutantsError> {
+        let mut objections = Vec::new();
+        let mut wall = Duration::ZERO;
+        let mut outcome = None;
+        for judge in &patch.head.judges {
+            let (verdict, took) = match judge {
+                Judge::Simulator => self.simulate(patch, seeds)?,
+                Judge::Tests(name) => self.test(patch, name)?,
+            };
+            wall += took;
+            match verdict {
+                Verdict::Objected(objection) => objections.push(objection),
+                Verdict::Clean => outcome = Some(Outcome::Survived(judge.clone())),
+                Verdict::Hung => outcome = Some(Outcome::Hung),
+                Verdict::Broken(output) => {
+                    return Err(MutantsError::DoesNotRun { patch: patch.name.clone(), output });
+                }
+            }
+            if outcome.is_some() {
+                break;
+            }
         }
-        Verdict::Broken(output) => {
-            return Err(MutantsError::DoesNotRun { patch: patch.name.clone(), output });
+        let outcome = outcome.unwrap_or(Outcome::Caught(objections));
+        let (name, rule) = (patch.name.clone(), patch.head.rule.clone());
+        Ok(Trial { name, rule, outcome, wall })
+    }
+
+    fn simulate(&self, patch: &Patch, seeds: u64) -> Result<(Verdict, Duration), MutantsError> {
+        let program = self.tree.build(patch)?;
+        let (verdict, wall) = run_seeds(&program, FIRST_SEED, seeds, patch)?;
+        if let Verdict::Objected(objection) = &verdict {
+            acquit_original(patch, objection.seed)?;
         }
-    };
-    let (name, rule) = (patch.name.clone(), patch.head.rule.clone());
-    Ok(Trial { name, rule, outcome, wall })
+        Ok((verdict, wall))
+    }
+
+    fn test(&self, patch: &Patch, name: &str) -> Result<(Verdict, Duration), MutantsError> {
+        if !self.passed.borrow().contains(name) {
+            let output = match run_tests(&self.tree.build_tests(None, name)?)?.0 {
+                Verdict::Clean => None,
+                Verdict::Objected(objection) => {
+                    Some(format!("{}: {}", objection.by, objection.seen))
+                }
+                Verdict::Hung => Some("it hangs".to_owned()),
+                Verdict::Broken(output) => Some(output),
+            };
+            if let Some(output) = output {
+                return Err(MutantsError::TestFailsAnyway { output });
+            }
+            self.passed.borrow_mut().insert(name.to_owned());
+        }
+        run_tests(&self.tree.build_tests(Some(patch), name)?)
+    }
+}
+
+fn run_tests(programs: &[TestProgram]) -> Result<(Verdict, Duration), MutantsError> {
+    trial::run_tests(programs).map_err(|source| {
+        let path = programs.first().map_or_else(PathBuf::new, |program| program.path.clone());
+        MutantsError::Io { path, source }
+    })
 }
 
 /// The same seed must be clean without the patch.
@@ -323,14 +425,16 @@ mod tests {
         assert!(patches.len() >= 28, "{} patches", patches.len());
         for patch in patches {
             let changed = patch.apply(&root).unwrap();
-            assert!(changed.iter().all(|(path, _)| path.starts_with("crates/raft/src")));
+            let package = if patch.name.starts_with("wal/") { "wal" } else { "raft" };
+            let source = Path::new("crates").join(package).join("src");
+            assert!(changed.iter().all(|(path, _)| path.starts_with(&source)), "{}", patch.name);
         }
     }
 
     #[test]
     fn rotation_takes_everyone_in_turn() {
         let patches = patches();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for rotate in 0..patches.len() {
             let arguments = Arguments { take: Some(3), rotate, ..Arguments::default() };
             let chosen = choose(patches.clone(), &arguments);
@@ -339,16 +443,21 @@ mod tests {
         }
         assert_eq!(seen.len(), patches.len());
         let only = Some(patches[1].name.clone());
-        let chosen = choose(patches, &Arguments { only, ..Arguments::default() });
+        let chosen = choose(patches.clone(), &Arguments { only, ..Arguments::default() });
         assert_eq!(chosen.len(), 1);
+        let only = Some("wal".to_owned());
+        let chosen = choose(patches, &Arguments { only, ..Arguments::default() });
+        assert!(chosen.len() >= 28, "{} patches", chosen.len());
+        assert!(chosen.iter().all(|patch| patch.name.starts_with("wal/")));
     }
 
     #[test]
     fn a_tree_can_be_broken_and_mended() {
         let root = workspace_root();
         let home = std::env::temp_dir().join(format!("quorate-mutants-{}", std::process::id()));
-        let tree = Tree::copy(&root, &home).unwrap();
+        let tree = Tree::copy(&root, &home, &BTreeSet::from(["wal"])).unwrap();
         assert!(home.join("tree/crates/raft/src/lib.rs").exists());
+        assert!(home.join("tree/crates/wal/tests/crash.rs").exists());
         drop(tree);
         assert!(!home.join("tree").exists());
         fs::remove_dir_all(&home).unwrap();

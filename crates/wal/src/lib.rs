@@ -46,6 +46,7 @@
 //! ```
 #![doc(test(attr(deny(warnings))))]
 
+mod completions;
 mod crc;
 mod disk;
 mod error;

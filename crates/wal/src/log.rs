@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use quorate_raft::{Entry, GroupId, HardState, Index, Persist, Seq};
 
+use crate::completions::Completions;
 use crate::disk::{DiskFile, is_no_space};
 use crate::error::{IoFailure, Stopped, WriteError};
 use crate::index::{GroupIndex, Groups, Location, Segments};
@@ -180,9 +181,9 @@ pub(crate) struct Log {
     /// Bytes written since the last sync began.
     pub(crate) unsynced_bytes: u64,
     /// What the records since then complete.
-    pub(crate) pending: Vec<(GroupId, Seq)>,
+    pub(crate) pending: Completions,
     /// Durable, and not yet told to anybody.
-    pub(crate) completed: Vec<(GroupId, Seq)>,
+    pub(crate) completed: Completions,
 
     pub(crate) stopped: Option<Stopped>,
     pub(crate) metrics: Metrics,
@@ -371,7 +372,7 @@ impl Log {
                 metrics.records += 1;
                 metrics.entries += part.entries as u64;
                 metrics.payload_bytes += part.payload_bytes;
-                push_completion(&mut self.pending, (part.group, part.seq));
+                self.pending.push(part.group, part.seq);
             } else {
                 metrics.forwarded_bytes += len as u64;
             }
@@ -408,7 +409,7 @@ impl Log {
             files,
             up_to: self.written,
             bytes: std::mem::take(&mut self.unsynced_bytes),
-            completions: std::mem::take(&mut self.pending),
+            completions: self.pending.take(),
         }
     }
 
@@ -418,12 +419,7 @@ impl Log {
         self.metrics.sync_records.add(contents.up_to - self.durable);
         self.metrics.sync_bytes.add(contents.bytes);
         self.durable = contents.up_to;
-        for completion in contents.completions {
-            push_completion(&mut self.completed, completion);
-        }
-        if self.completed.len() > COMPLETIONS_MERGE_AT {
-            merge(&mut self.completed);
-        }
+        self.completed.extend(contents.completions);
     }
 
     /// A sync that was begun and never tried: its contents wait for the next one.
@@ -433,15 +429,12 @@ impl Log {
         contents.files.append(&mut self.unsynced);
         self.unsynced = contents.files;
         self.unsynced_bytes += contents.bytes;
-        contents.completions.append(&mut self.pending);
-        self.pending = contents.completions;
+        self.pending.extend(contents.completions);
     }
 
     /// What has become durable since the last time, per group the highest.
     pub(crate) fn take_completed(&mut self) -> Vec<(GroupId, Seq)> {
-        let mut completed = std::mem::take(&mut self.completed);
-        merge(&mut completed);
-        completed
+        self.completed.take()
     }
 }
 
@@ -451,23 +444,6 @@ pub(crate) struct SyncContents {
     pub(crate) up_to: u64,
     bytes: u64,
     completions: Vec<(GroupId, Seq)>,
-}
-
-/// Beyond so many completions that nobody has asked for, those of the same group are merged; then
-/// there are never more than that plus one per group.
-const COMPLETIONS_MERGE_AT: usize = 4096;
-
-fn push_completion(completions: &mut Vec<(GroupId, Seq)>, (group, seq): (GroupId, Seq)) {
-    match completions.last_mut() {
-        Some((last, highest)) if *last == group => *highest = seq.max(*highest),
-        _ => completions.push((group, seq)),
-    }
-}
-
-/// Keeps the highest completion of each group, by group.
-fn merge(completions: &mut Vec<(GroupId, Seq)>) {
-    completions.sort_unstable_by_key(|(group, seq)| (*group, std::cmp::Reverse(*seq)));
-    completions.dedup_by_key(|(group, _)| *group);
 }
 
 /// SplitMix64. Tags need only differ from each other; nobody is kept from guessing them.

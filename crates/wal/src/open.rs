@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use quorate_raft::{GroupId, Incarnation};
 
+use crate::completions::Completions;
 use crate::disk::{Disk, LockError};
 use crate::error::{IoFailure, OpenError, Stopped};
 use crate::index::Groups;
@@ -111,8 +112,8 @@ impl Log {
             syncing: false,
             unsynced: Vec::new(),
             unsynced_bytes: 0,
-            pending: Vec::new(),
-            completed: Vec::new(),
+            pending: Completions::default(),
+            completed: Completions::default(),
             stopped: None,
             metrics: Metrics::default(),
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use quorate_raft::{Entry, GroupId, Index, Persist, Seq};
 
+use crate::completions::Completions;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{ChoreError, IoFailure, ReadError, Stopped, WriteError};
 use crate::log::{Draft, Log, Room, SyncContents};
@@ -182,19 +183,19 @@ impl Wal {
     ///
     /// As [`write`](Self::write). Nothing is lost if it fails for want of space.
     pub fn mark(&self) -> Result<Vec<(GroupId, Seq)>, WriteError> {
-        let mut completed = Vec::new();
+        let mut completed = Completions::default();
         let up_to = self.shared.log().written_for_groups;
         loop {
             let mut log = self.shared.log();
             log.check()?;
             let (mark, said_by) = log.marked;
             if mark >= up_to && log.durable >= said_by {
-                completed.append(&mut log.take_completed());
-                return Ok(completed);
+                completed.extend(log.take_completed());
+                return Ok(completed.take());
             }
             if mark >= up_to || log.durable < up_to {
                 drop(log);
-                completed.append(&mut self.sync()?);
+                completed.extend(self.sync()?);
                 continue;
             }
             let mut draft = Draft::default();
@@ -203,7 +204,7 @@ impl Wal {
                 Room::Here => {
                     log.place(&mut draft)?;
                     drop(log);
-                    completed.append(&mut self.sync()?);
+                    completed.extend(self.sync()?);
                 }
                 Room::NeedsNext => {
                     drop(log);

@@ -4,6 +4,7 @@
 //! Rule: one vote a term, first come, first served (§5.2)
 //! Shipped by: nobody we know of
 //! Exposed by: two candidates in one term
+//! Judges: simulator
 //! Options: pre_vote=0
 //! Seeds: 20
 //!
@@ -18,6 +19,9 @@
 //! A hunk is found by its old lines, which must occur exactly once in the file; the line numbers
 //! are for readers. So a patch survives changes elsewhere in the file, and is an error as soon as
 //! what it breaks has changed.
+//!
+//! Patches lie in `mutants/` (the core) and its folders, whose name is part of theirs:
+//! `wal/sync-skipped`. Each says who must object to it; see [`Judge`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -31,7 +35,8 @@ const SEEDS: u64 = 200;
 /// A breakage of the code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Patch {
-    /// Its file's name without the ending: the wrong behaviour in a few words.
+    /// Its file's name without the ending, behind that of its folder: the wrong behaviour in a few
+    /// words.
     pub name: String,
     /// What it says about itself.
     pub head: Head,
@@ -47,10 +52,41 @@ pub struct Head {
     pub shipped_by: String,
     /// Which situation shows it.
     pub exposed_by: String,
+    /// Who is asked, in that order, and must object. The simulator, unless it says otherwise.
+    pub judges: Vec<Judge>,
     /// Options of [`RunOptions`] that make the situation likely; empty if any run will do.
     pub options: String,
     /// How many seeds it needs at most.
     pub seeds: u64,
+}
+
+/// Who decides whether a mutant is caught.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Judge {
+    /// `simulator`: random clusters and their checkers.
+    Simulator,
+    /// `wal tests`: the tests of the crate of that name, those that every change must pass.
+    Tests(String),
+}
+
+impl Judge {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "simulator" {
+            return Some(Self::Simulator);
+        }
+        let name = text.strip_suffix(" tests")?;
+        let is_name = !name.is_empty() && name.chars().all(|char| char.is_ascii_lowercase());
+        is_name.then(|| Self::Tests(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Simulator => f.write_str("simulator"),
+            Self::Tests(name) => write!(f, "{name} tests"),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -132,28 +168,37 @@ impl std::error::Error for PatchError {
 }
 
 impl Patch {
-    /// All patches of a directory, by name.
+    /// All patches of a directory, by name, and behind them those of its folders.
     ///
     /// # Errors
     ///
     /// When one of them cannot be read or understood.
     pub fn read_all(directory: &Path) -> Result<Vec<Self>, PatchError> {
+        Self::read_folder(directory, "")
+    }
+
+    fn read_folder(directory: &Path, prefix: &str) -> Result<Vec<Self>, PatchError> {
         let unreadable = |source| PatchError::Unreadable { path: directory.to_owned(), source };
-        let mut paths = Vec::new();
+        let (mut paths, mut folders) = (Vec::new(), Vec::new());
         for found in fs::read_dir(directory).map_err(unreadable)? {
             let path = found.map_err(unreadable)?.path();
-            if path.extension().is_some_and(|extension| extension == "patch") {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "patch") {
                 paths.push(path);
             }
         }
         paths.sort();
-        paths.iter().map(|path| Self::read(path)).collect()
-    }
-
-    fn read(path: &Path) -> Result<Self, PatchError> {
-        let text = read(path)?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        Self::parse(&name, &text)
+        folders.sort();
+        let name = |path: &Path| {
+            format!("{prefix}{}", path.file_stem().unwrap_or_default().to_string_lossy())
+        };
+        let read_one = |path: &PathBuf| Self::parse(&name(path), &read(path)?);
+        let mut patches: Vec<Self> = paths.iter().map(read_one).collect::<Result<_, _>>()?;
+        for folder in folders {
+            patches.extend(Self::read_folder(&folder, &format!("{}/", name(&folder)))?);
+        }
+        Ok(patches)
     }
 
     /// Understands the text of a patch.
@@ -236,6 +281,12 @@ impl Head {
         let rule = take("Rule").ok_or("does not say `Rule`")?;
         let shipped_by = take("Shipped by").ok_or("does not say `Shipped by`")?;
         let exposed_by = take("Exposed by").ok_or("does not say `Exposed by`")?;
+        let judges = take("Judges").unwrap_or_else(|| Judge::Simulator.to_string());
+        let judge = |text: &str| {
+            let text = text.trim();
+            Judge::parse(text).ok_or_else(|| format!("has a judge that nobody knows: {text}"))
+        };
+        let judges: Vec<Judge> = judges.split(',').map(judge).collect::<Result<_, _>>()?;
         let options = take("Options").unwrap_or_default();
         RunOptions::default().set(&options).map_err(|error| format!("has bad options: {error}"))?;
         let seeds = match take("Seeds") {
@@ -244,7 +295,7 @@ impl Head {
         };
         match fields.first() {
             Some((name, _)) => Err(format!("says `{name}`, which means nothing")),
-            None => Ok(Self { rule, shipped_by, exposed_by, options, seeds }),
+            None => Ok(Self { rule, shipped_by, exposed_by, judges, options, seeds }),
         }
     }
 }
@@ -337,10 +388,25 @@ Seeds: 7
             rule: "one vote a term, first come, first served (§5.2)".to_owned(),
             shipped_by: "nobody we know of".to_owned(),
             exposed_by: "two candidates".to_owned(),
+            judges: vec![Judge::Simulator],
             options: "voters=5, pre_vote=0".to_owned(),
             seeds: 7,
         };
         assert_eq!(parsed().head, head);
+    }
+
+    #[test]
+    fn judges_are_understood() {
+        let judges = |line: &str| {
+            let text = PATCH.replace("Seeds: 7", line);
+            Patch::parse("two-votes", &text).map(|patch| patch.head.judges)
+        };
+        let wal = || Judge::Tests("wal".to_owned());
+        assert_eq!(judges("Judges: wal tests").unwrap(), [wal()]);
+        assert_eq!(judges("Judges: wal tests, simulator").unwrap(), [wal(), Judge::Simulator]);
+        assert!(judges("Judges: wal").unwrap_err().to_string().contains("nobody knows: wal"));
+        assert!(judges("Judges: ../wal tests").is_err());
+        assert!(judges("Judges: simulator,").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Outcome, Trial};
+use super::{Outcome, Trial, seeds_to};
 
 /// Wider cells are cut.
 const WIDTH_MAX: usize = 72;
@@ -38,12 +38,18 @@ impl fmt::Display for Table<'_> {
 }
 
 fn row(trial: &Trial) -> [String; 6] {
-    let (by, seeds, simulated) = match &trial.outcome {
-        Outcome::Caught { by, seeds, simulated_us, .. } => {
-            (by.clone(), seeds.to_string(), duration(*simulated_us))
+    let none = || (String::new(), String::new());
+    let (by, (seeds, simulated)) = match &trial.outcome {
+        Outcome::Caught(objections) => {
+            let by: Vec<&str> = objections.iter().map(|objection| objection.by.as_str()).collect();
+            let seeds = objections.iter().find_map(|objection| {
+                let seeds = seeds_to(objection.seed)?;
+                Some((seeds.to_string(), duration(objection.simulated_us)))
+            });
+            (by.join(" | "), seeds.unwrap_or_else(none))
         }
-        Outcome::Survived { seeds } => ("SURVIVED".to_owned(), seeds.to_string(), String::new()),
-        Outcome::Hung => ("HANGS".to_owned(), String::new(), String::new()),
+        Outcome::Survived(judge) => (format!("SURVIVED {judge}"), none()),
+        Outcome::Hung => ("HANGS".to_owned(), none()),
     };
     let wall = duration(u64::try_from(trial.wall.as_micros()).unwrap_or(u64::MAX));
     [trial.name.clone(), cut(&trial.rule), cut(&by), seeds, simulated, wall]

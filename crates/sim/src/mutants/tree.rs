@@ -1,6 +1,6 @@
-//! A copy of the crates that the simulator needs, to break and to build.
+//! A copy of the crates that the judges need, to break and to build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, io};
@@ -11,8 +11,9 @@ use super::patch::Patch;
 /// The package with the command line.
 const PACKAGE: &str = "quorate-sim";
 
-/// A copy of the workspace, reduced to what the simulator needs. It is removed when dropped; what
-/// was built of it stays, so that the next mutant rebuilds only what depends on the change.
+/// A copy of the workspace, reduced to what the simulator and the crates with tests need. It is
+/// removed when dropped; what was built of it stays, so that the next mutant rebuilds only what
+/// depends on the change.
 #[derive(Debug)]
 pub(super) struct Tree {
     root: PathBuf,
@@ -22,8 +23,13 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Copies the workspace at `origin` into a directory under `home`.
-    pub(super) fn copy(origin: &Path, home: &Path) -> Result<Self, MutantsError> {
+    /// Copies the workspace at `origin` into a directory under `home`: the simulator, the crates
+    /// of ours called `tested`, and what they need.
+    pub(super) fn copy(
+        origin: &Path,
+        home: &Path,
+        tested: &BTreeSet<&str>,
+    ) -> Result<Self, MutantsError> {
         let tree = Self {
             root: home.join("tree"),
             origin: origin.to_owned(),
@@ -34,7 +40,7 @@ impl Tree {
             fs::remove_dir_all(&tree.root).map_err(at(&tree.root))?;
         }
         let manifest = read(&origin.join("Cargo.toml"))?;
-        let crates = needed_crates(origin, &manifest)?;
+        let crates = needed_crates(origin, &manifest, tested)?;
         for path in &crates {
             copy_directory(&origin.join(path), &tree.root.join(path))?;
         }
@@ -46,42 +52,80 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Breaks the copy, builds it, and mends it again. Gives back the program.
+    /// Breaks the copy, builds the simulator, and mends the copy again. Gives back the program.
     pub(super) fn build(&self, patch: &Patch) -> Result<PathBuf, MutantsError> {
+        self.broken(patch, || {
+            self.cargo(&["build", "--profile", "sim", "--quiet", "-p", PACKAGE], &patch.name)
+        })?;
+        Ok(self.target.join("sim").join(PACKAGE).with_extension(env::consts::EXE_EXTENSION))
+    }
+
+    /// Breaks the copy if there is a patch, builds the tests of the crate `name`, and mends the
+    /// copy again.
+    pub(super) fn build_tests(
+        &self,
+        patch: Option<&Patch>,
+        name: &str,
+    ) -> Result<Vec<TestProgram>, MutantsError> {
+        let package = package(name);
+        let build = |patch: &str| {
+            let form = "--message-format=json-render-diagnostics";
+            let arguments = ["test", "--no-run", "--lib", "--tests", form, "-p", &package];
+            self.cargo(&arguments, patch)
+        };
+        let said = match patch {
+            Some(patch) => self.broken(patch, || build(&patch.name))?,
+            None => build("no")?,
+        };
+        let directory = self.root.join("crates").join(name);
+        let programs = said.lines().filter_map(|line| TestProgram::parse(line, &directory));
+        let mut programs: Vec<TestProgram> = programs.collect();
+        programs.sort();
+        Ok(programs)
+    }
+
+    /// Does something while the copy is broken.
+    fn broken<T>(
+        &self,
+        patch: &Patch,
+        act: impl FnOnce() -> Result<T, MutantsError>,
+    ) -> Result<T, MutantsError> {
         let changed = patch.apply(&self.root)?;
         for (path, text) in &changed {
             let path = self.root.join(path);
             fs::write(&path, text).map_err(at(&path))?;
         }
-        let built = self.cargo_build(&patch.name);
+        let result = act();
         for (path, _) in &changed {
             // Written, not copied: cargo goes by the time of the change.
             let original = read(&self.origin.join(path))?;
             let path = self.root.join(path);
             fs::write(&path, original).map_err(at(&path))?;
         }
-        built?;
-        Ok(self.target.join("sim").join(PACKAGE).with_extension(env::consts::EXE_EXTENSION))
+        result
     }
 
-    fn cargo_build(&self, name: &str) -> Result<(), MutantsError> {
+    /// Runs cargo in the copy, and gives back what it says.
+    fn cargo(&self, arguments: &[&str], patch: &str) -> Result<String, MutantsError> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(&cargo);
-        // Offline is enough: with fewer members the lock file gets shorter, and nothing in it moves.
         command
-            .args(["build", "--profile", "sim", "--offline", "--quiet", "-p", PACKAGE])
+            .args(arguments)
+            // Enough: with fewer members the lock file gets shorter, and nothing in it moves.
+            .arg("--offline")
             .arg("--target-dir")
             .arg(&self.target)
-            // Most of the simulator does not change with the core: seconds instead of minutes.
+            // Most of it does not change with the patch: seconds instead of minutes.
             .env("CARGO_INCREMENTAL", "1")
             .env("CARGO_PROFILE_SIM_DEBUG", "0")
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .current_dir(&self.root);
         let output = command.output().map_err(at(Path::new(&cargo)))?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let output = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(MutantsError::DoesNotBuild { patch: name.to_owned(), output })
+        Err(MutantsError::DoesNotBuild { patch: patch.to_owned(), output })
     }
 }
 
@@ -90,6 +134,41 @@ impl Drop for Tree {
         // What cannot be removed is replaced by the next run.
         let _ = fs::remove_dir_all(&self.root);
     }
+}
+
+/// A program with tests.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct TestProgram {
+    /// Those of the library, which take no time, come first.
+    is_integration: bool,
+    /// The name of the file with the tests.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    /// Where it runs.
+    pub(super) directory: PathBuf,
+}
+
+impl TestProgram {
+    /// The program that cargo says, in one of its messages, that it has built.
+    fn parse(line: &str, directory: &Path) -> Option<Self> {
+        // No name of ours has a character that JSON would write in another way.
+        let text = |name: &str| line.split_once(name)?.1.split('"').next();
+        let path = PathBuf::from(text("\"executable\":\"")?);
+        let source = Path::new(text("\"src_path\":\"")?);
+        // Not the crate's own programs, which are built for their tests.
+        let profile = line.split_once("\"profile\":{")?.1.split('}').next()?;
+        if !profile.contains("\"test\":true") {
+            return None;
+        }
+        let is_integration = !source.starts_with(directory.join("src"));
+        let name = source.file_stem()?.to_str()?.to_owned();
+        Some(Self { is_integration, name, path, directory: directory.to_owned() })
+    }
+}
+
+/// The package of the crate of that name.
+fn package(name: &str) -> String {
+    format!("quorate-{name}")
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> MutantsError {
@@ -101,8 +180,12 @@ fn read(path: &Path) -> Result<String, MutantsError> {
     fs::read_to_string(path).map_err(at(path))
 }
 
-/// The simulator's crate and those of ours that it depends on, by path.
-fn needed_crates(origin: &Path, manifest: &str) -> Result<Vec<String>, MutantsError> {
+/// The simulator's crate, those called `tested`, and those of ours that they depend on, by path.
+fn needed_crates(
+    origin: &Path,
+    manifest: &str,
+    tested: &BTreeSet<&str>,
+) -> Result<Vec<String>, MutantsError> {
     let ours: BTreeMap<&str, &str> = manifest
         .lines()
         .filter_map(|line| {
@@ -110,7 +193,14 @@ fn needed_crates(origin: &Path, manifest: &str) -> Result<Vec<String>, MutantsEr
             Some((dependency_name(line)?, path)).filter(|_| path.starts_with("crates/"))
         })
         .collect();
-    let mut needed: Vec<&str> = ours.get(PACKAGE).copied().into_iter().collect();
+    let wanted = tested.iter().map(|name| package(name)).chain([PACKAGE.to_owned()]);
+    let mut needed = Vec::new();
+    for package in wanted {
+        match ours.get(package.as_str()) {
+            Some(path) => needed.push(*path),
+            None => return Err(MutantsError::NoCrate { package }),
+        }
+    }
     let mut place = 0;
     while let Some(path) = needed.get(place) {
         let manifest = read(&origin.join(path).join("Cargo.toml"))?;
@@ -180,12 +270,29 @@ mod tests {
     }
 
     #[test]
-    fn the_simulator_needs_itself_the_core_and_the_host() {
+    fn judges_need_themselves_and_what_they_depend_on() {
         let root = super::super::workspace_root();
         let manifest = read(&root.join("Cargo.toml")).unwrap();
-        let crates = needed_crates(&root, &manifest).unwrap();
-        for path in ["crates/sim", "crates/raft", "crates/node"] {
-            assert!(crates.iter().any(|found| found == path), "{crates:?}");
+        let crates = needed_crates(&root, &manifest, &BTreeSet::from(["wal"])).unwrap();
+        for path in ["crates/sim", "crates/raft", "crates/node", "crates/wal", "crates/wire"] {
+            assert_eq!(crates.iter().filter(|found| *found == path).count(), 1, "{crates:?}");
         }
+        let error = needed_crates(&root, &manifest, &BTreeSet::from(["none"])).unwrap_err();
+        assert!(error.to_string().contains("quorate-none"), "{error}");
+    }
+
+    #[test]
+    fn the_programs_that_cargo_builds_are_found() {
+        let line = "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"crash\",\
+                    \"src_path\":\"/w/crates/wal/tests/crash.rs\",\"test\":true},\
+                    \"profile\":{\"debuginfo\":0,\"test\":true},\"filenames\":[],\
+                    \"executable\":\"/t/debug/deps/crash-1\",\"fresh\":true}";
+        let found = TestProgram::parse(line, Path::new("/w/crates/wal")).unwrap();
+        assert_eq!((found.name.as_str(), found.is_integration), ("crash", true));
+        assert_eq!(found.path, Path::new("/t/debug/deps/crash-1"));
+        let none = line.replace("\"/t/debug/deps/crash-1\"", "null");
+        assert_eq!(TestProgram::parse(&none, Path::new("/w")), None);
+        let program = line.replace("0,\"test\":true", "0,\"test\":false");
+        assert_eq!(TestProgram::parse(&program, Path::new("/w")), None);
     }
 }

@@ -197,6 +197,14 @@ impl Node {
 
     /// What the host is to do, in order.
     pub fn take_actions(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.take_actions_into(&mut actions);
+        actions
+    }
+
+    /// The same into memory that the host has used before; `actions` must be empty.
+    pub fn take_actions_into(&mut self, actions: &mut Vec<Action>) {
+        debug_assert!(actions.is_empty(), "actions that were not carried out");
         loop {
             let effects = self.raft.take_effects();
             if effects.is_empty() {
@@ -216,7 +224,7 @@ impl Node {
         while let Some(((index, id), ())) = self.reads.pop_up_to(applied) {
             self.reply(id, Reply::Read(Ok(index)));
         }
-        std::mem::take(&mut self.actions)
+        std::mem::swap(&mut self.actions, actions);
     }
 
     fn tell(&mut self, input: Input) {

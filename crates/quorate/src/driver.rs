@@ -5,19 +5,21 @@
 //! and in the state machine, without anybody having to wait for them to fill.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use quorate_node::{Action, Event, Node, NodeMessage, Request};
+use bytes::Bytes;
+use quorate_node::sessions::{Command, Together};
+use quorate_node::{Action, Event, Executed, Node, NodeMessage, Request};
 use quorate_raft::{
     Entry, Index, Load, LoadError, LogId, Membership, Message, NodeId, Notice, RoleName, Seq, Term,
     Time,
 };
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::control::Control;
@@ -30,7 +32,7 @@ use crate::memory_log::MemoryLog;
 use crate::metrics::Counters;
 use crate::network::Network;
 use crate::replica::View;
-use crate::replies::{Replies, ReplyTo};
+use crate::replies::{Refusal, Replies, ReplyTo};
 use crate::shared::{Freshness, Shared};
 use crate::snapshot_file::Head;
 use crate::snapshots::Snapshots;
@@ -57,6 +59,20 @@ impl Log {
     }
 }
 
+/// Goes to the end of the worker's queue. Unlike tokio's own, this does not look for input and
+/// timers first, which costs more than a turn.
+async fn give_way() {
+    let mut gave_way = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut gave_way, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// When a snapshot is taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SnapshotPolicy {
@@ -64,6 +80,11 @@ pub(crate) struct SnapshotPolicy {
     pub(crate) bytes: u64,
 }
 
+/// Commands up to this size share an entry with others: larger ones gain nothing, and would be
+/// copied.
+const TOGETHER_EACH_MAX: usize = 4 << 10;
+/// Most bytes of commands in one entry.
+const TOGETHER_BYTES_MAX: usize = 256 << 10;
 /// How often a durable state machine is asked to make its data durable.
 const FLUSH_INTERVAL_US: u64 = 200_000;
 /// How often the leader looks whether its disk stalls and whether its peers answer.
@@ -88,6 +109,12 @@ pub(crate) struct Driver {
 pub(crate) struct State {
     replies: Replies,
     arrivals: Arrivals,
+    /// Small commands of this turn, and who waits for them.
+    first: Option<(Bytes, oneshot::Sender<Result<Executed, Refusal>>)>,
+    together: Together,
+    together_to: Vec<oneshot::Sender<Result<Executed, Refusal>>>,
+    /// Memory for actions, used again.
+    actions: Vec<Action>,
     seen: Seen,
     stop: Option<StopReason>,
     no_space: bool,
@@ -129,59 +156,51 @@ impl State {
 impl Driver {
     /// Runs until told to stop, or until going on is impossible.
     pub(crate) async fn run(mut self) {
+        let inbox = Arc::clone(&self.shared.inbox);
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
-        // When the timer goes off, in the node's time.
-        let mut armed = Time(0);
+        // When the timer goes off, if it has not. One that goes off too early does no harm, and
+        // moving it costs more, so it is only ever moved forward.
+        let mut armed = None;
         self.turn(clock::now());
         while self.state.stop.is_none() {
-            self.shared.inbox.take(&mut self.state.arrivals);
-            if self.state.arrivals.is_empty() {
-                self.wait(sleep.as_mut(), &mut armed).await;
+            inbox.take(&mut self.state.arrivals);
+            if !self.state.arrivals.is_empty() {
+                self.turn(clock::now());
+                if !inbox.is_empty() {
+                    // Let those run who are to make the next batch.
+                    give_way().await;
+                }
                 continue;
             }
-            self.turn(clock::now());
-            // Let those run who are to make the next batch.
-            tokio::task::yield_now().await;
+            let deadline = self.deadline();
+            if armed.is_none_or(|armed| deadline < armed) {
+                // Timers have limits, and an hour is long.
+                let rest = deadline.since(clock::now()).min(3_600_000_000);
+                sleep.as_mut().reset(Instant::now() + Duration::from_micros(rest));
+                armed = Some(deadline);
+            }
+            let mut arrived = pin!(inbox.wait());
+            let woken = poll_fn(|context| {
+                if arrived.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(false);
+                }
+                sleep.as_mut().poll(context).map(|()| true)
+            });
+            if woken.await {
+                armed = None;
+                let now = clock::now();
+                if deadline <= now {
+                    self.turn(now);
+                }
+            }
         }
         self.end().await;
-    }
-
-    /// Waits for arrivals, or until the node wants to be woken, and does that.
-    async fn wait(&mut self, mut sleep: Pin<&mut Sleep>, armed: &mut Time) {
-        let inbox = Arc::clone(&self.shared.inbox);
-        let deadline = self.deadline();
-        let now = clock::now();
-        if deadline <= now {
-            return self.turn(now);
-        }
-        // A timer that goes off too early does no harm, and moving it costs more.
-        if *armed > deadline || *armed <= now {
-            *armed = deadline;
-            let rest = Duration::from_micros(deadline.since(now));
-            sleep.as_mut().reset(Instant::now() + rest);
-        }
-        let mut arrived = pin!(inbox.wait());
-        poll_fn(|context| {
-            if arrived.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().poll(context)
-        })
-        .await;
-        let now = clock::now();
-        if now >= deadline {
-            self.turn(now);
-        } else if now >= *armed {
-            *armed = Time(0);
-        }
     }
 
     fn deadline(&self) -> Time {
         let node = self.node.deadline().unwrap_or(Time(u64::MAX));
         let flush = self.state.flush_at.unwrap_or(Time(u64::MAX));
-        // Nobody needs to sleep longer than an hour, and timers have limits.
-        let furthest = clock::now().after(3_600_000_000);
-        node.min(flush).min(self.look_at()).min(furthest)
+        node.min(flush).min(self.look_at())
     }
 
     fn look_at(&self) -> Time {
@@ -210,6 +229,7 @@ impl Driver {
         for (request, reply) in arrivals.requests.drain(..) {
             self.request(now, request, reply);
         }
+        self.propose_together(now);
         for control in arrivals.controls.drain(..) {
             self.control(control);
         }
@@ -282,6 +302,16 @@ impl Driver {
     }
 
     fn request(&mut self, now: Time, request: Request, reply: ReplyTo) {
+        let (request, reply) = match (request, reply) {
+            (Request::Propose { command, in_term: None }, ReplyTo::Propose(to))
+                if command.len() <= TOGETHER_EACH_MAX
+                    && Command::may_share(&command)
+                    && !self.state.no_space =>
+            {
+                return self.gather(now, command, to);
+            }
+            other => other,
+        };
         let mut request = request;
         let starts = matches!(reply, ReplyTo::Start(..));
         match &mut request {
@@ -307,6 +337,53 @@ impl Driver {
         self.node.step(now, Event::Request { id, request });
     }
 
+    /// Small commands that arrive together go into one entry.
+    fn gather(
+        &mut self,
+        now: Time,
+        command: Bytes,
+        to: oneshot::Sender<Result<Executed, Refusal>>,
+    ) {
+        let bytes_max = TOGETHER_BYTES_MAX.min(self.node.raft().config().entry_bytes_max);
+        let state = &mut self.state;
+        // Beside the command: its length, and the kind of the entry.
+        if state.together.size() + command.len() + 5 > bytes_max {
+            self.propose_together(now);
+        }
+        let state = &mut self.state;
+        // The first one waits until there is a second, and needs no copy if there is none.
+        match state.first.take() {
+            None if state.together.is_empty() => {
+                state.first = Some((command, to));
+                return;
+            }
+            None => {}
+            Some((first, first_to)) => {
+                state.together.push(&first);
+                state.together_to.push(first_to);
+            }
+        }
+        state.together.push(&command);
+        state.together_to.push(to);
+    }
+
+    fn propose_together(&mut self, now: Time) {
+        let state = &mut self.state;
+        let (command, reply, count) = match state.first.take() {
+            Some((command, to)) => (command, ReplyTo::Propose(to), 1),
+            None if state.together.is_empty() => return,
+            None => {
+                let to = std::mem::take(&mut state.together_to);
+                let count = to.len();
+                (state.together.take(), ReplyTo::Together(to), count)
+            }
+        };
+        Counters::add(&self.shared.counters.proposals, count);
+        let id = state.replies.insert(reply);
+        let request = Request::Propose { command, in_term: None };
+        self.node.step(now, Event::Request { id, request });
+    }
+
     fn control(&mut self, control: Control) {
         match control {
             Control::Status(to) => {
@@ -328,18 +405,20 @@ impl Driver {
 
     fn carry_out(&mut self, now: Time) {
         loop {
-            let actions = self.node.take_actions();
+            let mut actions = std::mem::take(&mut self.state.actions);
+            self.node.take_actions_into(&mut actions);
             for (id, at) in self.node.take_places() {
                 self.state.replies.appended(id, at);
             }
-            if actions.is_empty() {
-                return;
-            }
-            for action in actions {
-                if self.state.stop.is_some() {
-                    return;
+            let idle = actions.is_empty();
+            for action in actions.drain(..) {
+                if self.state.stop.is_none() {
+                    self.act(now, action);
                 }
-                self.act(now, action);
+            }
+            self.state.actions = actions;
+            if idle {
+                return;
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What users hold: the node, and handles to it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -184,9 +185,29 @@ impl<M: Machine> Pending<M> {
 pub(crate) fn plain_bytes(command: &impl Codec) -> Bytes {
     // A command without content needs no memory.
     const EMPTY: &[u8] = &[0];
-    let mut bytes = vec![0];
-    command.encode(&mut bytes);
-    if bytes.len() == 1 { Bytes::from_static(EMPTY) } else { bytes.into() }
+    thread_local! {
+        // One buffer for all, so that what is kept has the right size from the start.
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    // Nothing larger is kept by threads that may never propose again.
+    const KEPT_BYTES_MAX: usize = 64 << 10;
+    BUFFER.with(|buffer| {
+        let Ok(mut buffer) = buffer.try_borrow_mut() else {
+            // The command's own encoding proposes. Strange, and no reason to fail.
+            let mut bytes = EMPTY.to_vec();
+            command.encode(&mut bytes);
+            return bytes.into();
+        };
+        buffer.clear();
+        buffer.extend_from_slice(EMPTY);
+        command.encode(&mut buffer);
+        let bytes = match buffer.len() {
+            1 => Bytes::from_static(EMPTY),
+            _ => Bytes::copy_from_slice(&buffer),
+        };
+        buffer.shrink_to(KEPT_BYTES_MAX);
+        bytes
+    })
 }
 
 fn decode_reply<R: Codec>(executed: Executed) -> Result<R, ProposeError> {

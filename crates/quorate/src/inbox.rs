@@ -137,6 +137,10 @@ impl Inbox {
         std::mem::swap(&mut self.lock().arrivals, arrivals);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().arrivals.is_empty()
+    }
+
     /// Waits until something is there.
     pub(crate) async fn wait(&self) {
         poll_fn(|context| {

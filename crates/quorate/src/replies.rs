@@ -1,11 +1,12 @@
 //! Who waits for which answer.
 
+use quorate_node::sessions::split_responses;
 use quorate_node::{Executed, ProposeFailure, ReadFailure, Reply};
 use quorate_raft::{ChangeError, Index, LogId, RequestId, Term, TransferError};
 use tokio::sync::oneshot;
 
 /// Why a proposal has no reply.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     Node(ProposeFailure),
     NoSpace,
@@ -14,6 +15,8 @@ pub(crate) enum Refusal {
 /// Where the answer to a request goes.
 pub(crate) enum ReplyTo {
     Propose(oneshot::Sender<Result<Executed, Refusal>>),
+    /// Several that went into one entry, in their order.
+    Together(Vec<oneshot::Sender<Result<Executed, Refusal>>>),
     /// In two steps: the place as soon as it is known, the outcome later.
     Start(oneshot::Sender<LogId>, oneshot::Sender<Result<Executed, Refusal>>),
     /// The second step of that.
@@ -30,7 +33,7 @@ impl ReplyTo {
             Self::Propose(to) | Self::Outcome(to) | Self::Start(_, to) => {
                 let _ = to.send(Err(Refusal::NoSpace));
             }
-            Self::Read(_) | Self::Change(_) | Self::Transfer(_) => {}
+            Self::Together(_) | Self::Read(_) | Self::Change(_) | Self::Transfer(_) => {}
         }
     }
 }
@@ -70,6 +73,7 @@ impl Replies {
             ) => {
                 let _ = to.send(result.map_err(Refusal::Node));
             }
+            (ReplyTo::Together(to), Reply::Proposed(result)) => share(to, result),
             (ReplyTo::Read(to), Reply::Read(result)) => {
                 let _ = to.send(result);
             }
@@ -94,5 +98,27 @@ impl Replies {
             }
             other => other,
         };
+    }
+}
+
+/// Gives each of several commands of one entry its part of the response.
+fn share(
+    to: Vec<oneshot::Sender<Result<Executed, Refusal>>>,
+    result: Result<Executed, ProposeFailure>,
+) {
+    match result {
+        Ok(Executed { at, response }) => {
+            let mut responses = split_responses(&response).into_iter().flatten();
+            for to in to {
+                // What cannot be read is found out where it is decoded.
+                let response = responses.next().and_then(Result::ok).unwrap_or_default();
+                let _ = to.send(Ok(Executed { at, response }));
+            }
+        }
+        Err(failure) => {
+            for to in to {
+                let _ = to.send(Err(Refusal::Node(failure)));
+            }
+        }
     }
 }

@@ -64,6 +64,7 @@ mod refusal;
 mod snapshot;
 mod status;
 mod tasks;
+mod tcp;
 mod transport;
 
 pub use handler::{Handler, Note, Pause, Stranger};
@@ -74,4 +75,5 @@ pub use snapshot::{
     SnapshotSink, SnapshotSource, SnapshotStream,
 };
 pub use status::{LaneStatus, Metrics, PeerStatus};
+pub use tcp::{Plain, Security, Settings, Stream, Tcp};
 pub use transport::{BoxFuture, Identity, Lane, Peer, Sent, StartError, Transport};

@@ -82,8 +82,8 @@ impl Tasks {
         let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
     }
 
-    /// Stops all tasks and waits until none is left.
-    pub(crate) async fn stop(&self) {
+    /// Tells all tasks to end.
+    pub(crate) fn begin_stop(&self) {
         self.inner.phase.send_if_modified(|phase| {
             let first = *phase == Phase::Running;
             if first {
@@ -91,6 +91,11 @@ impl Tasks {
             }
             first
         });
+    }
+
+    /// Stops all tasks and waits until none is left.
+    pub(crate) async fn stop(&self) {
+        self.begin_stop();
         let _ = tokio::time::timeout(FAREWELL, self.ended()).await;
         self.inner.phase.send_replace(Phase::Stopped);
         self.ended().await;

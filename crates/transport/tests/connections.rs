@@ -1,4 +1,5 @@
 //! Connections that end, fail, come back, and go elsewhere.
+#![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Frames between two nodes over real sockets: order, size, bounds, lanes.
+#![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod support;
 

@@ -154,12 +154,14 @@ impl Connection {
         let Self { input, data, transfer, end, .. } = self;
         let (mut ping, mut pong) = (None, None);
         let result = input.take(|kind, payload| match kind {
+            // Behind its last word the other end has nothing to say.
+            _ if end.is_some() => {}
             Kind::Data => data.push(payload),
             // Of several pings in one read the last counts.
             Kind::Ping => ping = Some(payload),
             Kind::Pong => pong = Some(payload),
             Kind::Goodbye | Kind::Refusal => {
-                end.get_or_insert_with(|| farewell(kind, &payload));
+                *end = Some(farewell(kind, &payload));
             }
             Kind::Fetch | Kind::Begin | Kind::Chunk | Kind::Denied => {
                 transfer.push((kind, payload));

@@ -1,5 +1,6 @@
 //! Hosts that write down what they are told, and a proxy that spoils connections.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "this is for tests")]
 
 use std::io;
 use std::net::SocketAddr;
@@ -119,6 +120,7 @@ pub(crate) fn identity(id: u64) -> Identity {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "addresses of all kinds, without ado")]
 pub(crate) fn peer(id: u64, address: impl ToString) -> Peer {
     Peer { node: NodeId(id), address: address.to_string(), incarnation: None }
 }

@@ -10,6 +10,7 @@ use quorate_node::Settings;
 use quorate_raft::{
     ClusterId, Config, Incarnation, Index, Member, MemberRole, Membership, NodeId, Recovered,
 };
+use quorate_transport::{Identity, Peer, Settings as TcpSettings, Tcp, Transport};
 use quorate_wal::{Options, RealDisk};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -21,8 +22,9 @@ use crate::handle::{Handle, Node};
 use crate::inbox::Inbox;
 use crate::machinist::Machinist;
 use crate::memory_log::MemoryLog;
-use crate::network::{Endpoint, InProcess};
+use crate::network::{Endpoint, InProcess, Network};
 use crate::recovery;
+use crate::remote::Remote;
 use crate::replica::{Machine, Replica, Replicated};
 use crate::shared::Shared;
 use crate::snapshots::Snapshots;
@@ -32,18 +34,27 @@ use crate::snapshots::Snapshots;
 /// Required are where the node keeps its data ([`data_dir`](Self::data_dir) or
 /// [`in_memory`](Self::in_memory)), who is there when a new cluster starts
 /// ([`members`](Self::members)) or that this node waits to be added to one
-/// ([`join`](Self::join)), and how nodes reach each other ([`in_process`](Self::in_process)).
+/// ([`join`](Self::join)). Nodes reach each other over TCP, at the addresses of the members, unless
+/// something else is said.
 pub struct Builder<M> {
     machine: M,
     id: NodeId,
     cluster: String,
     place: Option<Place>,
     first: Option<First>,
-    network: Option<InProcess>,
+    network: Reach,
+    listen: Option<String>,
     apply: Apply,
     tuning: Tuning,
     requests_max: usize,
     messages_max: usize,
+}
+
+/// How nodes reach each other.
+enum Reach {
+    Tcp(Box<dyn FnOnce(&mut TcpSettings) + Send>),
+    InProcess(InProcess),
+    Own(Box<dyn FnOnce(Identity) -> Arc<dyn Transport> + Send>),
 }
 
 enum Place {
@@ -52,8 +63,8 @@ enum Place {
 }
 
 enum First {
-    Members(Vec<(NodeId, Bytes)>),
-    Join,
+    Members(Vec<(NodeId, String)>),
+    Join(Vec<(NodeId, String)>),
 }
 
 /// Who runs the state machine.
@@ -111,7 +122,8 @@ impl<M: Machine> Builder<M> {
             cluster: "quorate".to_owned(),
             place: None,
             first: None,
-            network: None,
+            network: Reach::Tcp(Box::new(|_| {})),
+            listen: None,
             apply: Apply::Auto,
             tuning,
             requests_max: 65_536,
@@ -144,18 +156,45 @@ impl<M: Machine> Builder<M> {
         I: IntoIterator<Item = (u64, A)>,
         A: AsRef<str>,
     {
-        let members = members
-            .into_iter()
-            .map(|(id, address)| (NodeId(id), Bytes::copy_from_slice(address.as_ref().as_bytes())));
-        self.first = Some(First::Members(members.collect()));
+        self.first = Some(First::Members(addresses(members)));
         self
     }
 
     /// This node waits to be added to a cluster by one of its members; see
-    /// [`Handle::add_learner`].
+    /// [`Handle::add_learner`]. `contacts` are members with their addresses, so that it can answer
+    /// whoever of them leads. It needs to be told where to [`listen`](Self::listen).
     #[must_use]
-    pub fn join(mut self) -> Self {
-        self.first = Some(First::Join);
+    pub fn join<I, A>(mut self, contacts: I) -> Self
+    where
+        I: IntoIterator<Item = (u64, A)>,
+        A: AsRef<str>,
+    {
+        self.first = Some(First::Join(addresses(contacts)));
+        self
+    }
+
+    /// Where to listen for peers: `host:port`. Default: this node's address among the members. For
+    /// nodes that are reached at another address than they can listen at.
+    #[must_use]
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// Changes the settings of the TCP transport.
+    #[must_use]
+    pub fn tcp(mut self, tune: impl FnOnce(&mut TcpSettings) + Send + 'static) -> Self {
+        self.network = Reach::Tcp(Box::new(tune));
+        self
+    }
+
+    /// Brings a transport of your own; it is told who this node is.
+    #[must_use]
+    pub fn transport(
+        mut self,
+        make: impl FnOnce(Identity) -> Arc<dyn Transport> + Send + 'static,
+    ) -> Self {
+        self.network = Reach::Own(Box::new(make));
         self
     }
 
@@ -169,7 +208,7 @@ impl<M: Machine> Builder<M> {
     /// Nodes reach each other inside this process, through `network`.
     #[must_use]
     pub fn in_process(mut self, network: &InProcess) -> Self {
-        self.network = Some(network.clone());
+        self.network = Reach::InProcess(network.clone());
         self
     }
 
@@ -218,11 +257,9 @@ impl<M: Machine> Builder<M> {
         let place = self.place.ok_or_else(|| {
             missing("say where the node keeps its data: `data_dir`, or `in_memory` for tests")
         })?;
-        let network =
-            self.network.ok_or_else(|| missing("say how nodes reach each other: `in_process`"))?;
-        let first = match self.first {
-            Some(First::Members(members)) => first_membership(id, members)?,
-            Some(First::Join) => Membership::default(),
+        let (first, contacts) = match self.first {
+            Some(First::Members(members)) => (first_membership(id, &members)?, members),
+            Some(First::Join(contacts)) => (Membership::default(), contacts),
             None => {
                 return Err(missing(
                     "say who is there: `members` for a new cluster, or `join` to be added to one",
@@ -293,14 +330,31 @@ impl<M: Machine> Builder<M> {
             inbox: Arc::clone(&inbox),
             snapshots: Arc::clone(&snapshots),
         };
+        let own = contacts.iter().find(|(node, _)| *node == id).map(|(_, address)| address);
+        let listen = self.listen.or_else(|| own.cloned());
+        let identity = Identity { cluster, node: id, incarnation, boot: boot_nonce, features: 0 };
+        let network: Arc<dyn Network> = match self.network {
+            Reach::InProcess(network) => network.join(endpoint),
+            Reach::Own(make) => remote(make(identity), endpoint, &shared, &contacts)?,
+            Reach::Tcp(tune) => {
+                let listen = listen.ok_or_else(|| {
+                    missing("say where this node listens for its peers: `listen`")
+                })?;
+                let mut settings = TcpSettings::new(listen);
+                settings.seed = random()?;
+                tune(&mut settings);
+                let tcp = Tcp::bind(identity, settings).map_err(StartError::Transport)?;
+                remote(Arc::new(tcp), endpoint, &shared, &contacts)?
+            }
+        };
         let driver = Driver {
             node,
             shared: Arc::clone(&shared),
-            log: log.clone(),
+            log,
             machinist: machinist(),
             apply_thread,
             log_thread,
-            network: network.join(endpoint),
+            network,
             snapshots: Arc::clone(&snapshots),
             policy: SnapshotPolicy {
                 entries: tuning.snapshot_entries,
@@ -309,14 +363,34 @@ impl<M: Machine> Builder<M> {
             state: State::new(last_snapshot),
         };
         runtime.spawn(driver.run());
-        Ok(Node::new(Handle::new(shared, replica, log, &tuning)))
+        Ok(Node::new(Handle::new(shared, replica, &tuning)))
     }
 }
 
-fn first_membership(id: NodeId, members: Vec<(NodeId, Bytes)>) -> Result<Membership, StartError> {
+fn addresses<A: AsRef<str>>(members: impl IntoIterator<Item = (u64, A)>) -> Vec<(NodeId, String)> {
+    members.into_iter().map(|(id, address)| (NodeId(id), address.as_ref().to_owned())).collect()
+}
+
+fn remote(
+    transport: Arc<dyn Transport>,
+    endpoint: Endpoint,
+    shared: &Arc<Shared>,
+    contacts: &[(NodeId, String)],
+) -> Result<Arc<dyn Network>, StartError> {
+    let contacts = contacts.iter().map(|(node, address)| Peer {
+        node: *node,
+        address: address.clone(),
+        incarnation: None,
+    });
+    let remote = Remote::start(transport, endpoint, Arc::clone(shared), contacts.collect());
+    Ok(Arc::new(remote.map_err(StartError::Transport)?))
+}
+
+fn first_membership(id: NodeId, members: &[(NodeId, String)]) -> Result<Membership, StartError> {
     let setting = |why: String| Err(StartError::Setting { why });
     let mut by_id = BTreeMap::new();
-    for (node, context) in members {
+    for (node, address) in members {
+        let (node, context) = (*node, Bytes::copy_from_slice(address.as_bytes()));
         if node == NodeId(0) {
             return setting("a node's id must not be zero".to_owned());
         }

@@ -328,6 +328,8 @@ pub enum StartError {
         /// What failed.
         why: String,
     },
+    /// The transport could not start: most likely the address is in use.
+    Transport(quorate_transport::StartError),
     /// A file or a socket could not be had.
     Io(io::Error),
 }
@@ -342,6 +344,7 @@ impl fmt::Display for StartError {
             Self::Snapshot { file, why } => write!(f, "snapshot `{file}`: {why}"),
             Self::Machine(why) => why.fmt(f),
             Self::Disk { why } => f.write_str(why),
+            Self::Transport(why) => why.fmt(f),
             Self::Io(why) => why.fmt(f),
         }
     }
@@ -353,6 +356,7 @@ impl std::error::Error for StartError {
             Self::Log(why) => Some(why),
             Self::Recovered(why) => Some(why),
             Self::Machine(why) => Some(why),
+            Self::Transport(why) => Some(why),
             Self::Io(why) => Some(why),
             _ => None,
         }

@@ -75,6 +75,8 @@ pub enum NodeEvent {
         /// Who.
         peer: NodeId,
     },
+    /// News of the transport: connections made and lost, refusals.
+    Transport(quorate_transport::Note),
     /// Something that an operator should see, as the core says it.
     Notice(Notice),
     /// The node has stopped. Nothing follows.
@@ -99,6 +101,7 @@ impl fmt::Display for NodeEvent {
             Self::NoSpace { full: false } => f.write_str("the disk has room again"),
             Self::PeerSilent { peer } => write!(f, "node {peer} is silent"),
             Self::PeerBack { peer } => write!(f, "node {peer} answers again"),
+            Self::Transport(note) => write!(f, "{note:?}"),
             Self::Notice(notice) => notice.fmt(f),
             Self::Stopped(why) => write!(f, "stopped: {why}"),
         }

@@ -17,7 +17,6 @@ use crate::builder::{Builder, Tuning};
 use crate::clock;
 use crate::codec::{Codec, CodecError};
 use crate::control::Control;
-use crate::driver::Log;
 use crate::error::{ProposeError, ReadError, StopReason};
 use crate::events::Events;
 use crate::inbox::Refused;
@@ -89,7 +88,6 @@ impl<M: Machine> fmt::Debug for Node<M> {
 pub struct Handle<M: Machine> {
     pub(crate) shared: Arc<Shared>,
     replica: Arc<Replica<M>>,
-    log: Log,
     pub(crate) limits: Limits,
 }
 
@@ -108,7 +106,6 @@ impl<M: Machine> Clone for Handle<M> {
         Self {
             shared: Arc::clone(&self.shared),
             replica: Arc::clone(&self.replica),
-            log: self.log.clone(),
             limits: self.limits,
         }
     }
@@ -233,7 +230,6 @@ impl<M: Machine> Handle<M> {
     pub(crate) fn new(
         shared: Arc<Shared>,
         replica: Arc<Replica<M>>,
-        log: Log,
         tuning: &Tuning,
     ) -> Self {
         let limits = Limits {
@@ -243,7 +239,7 @@ impl<M: Machine> Handle<M> {
             read_wait: Duration::from_micros(tuning.node.read_wait_us),
             election_timeout: Duration::from_micros(tuning.core.election_timeout_max_us),
         };
-        Self { shared, replica, log, limits }
+        Self { shared, replica, limits }
     }
 
     /// The node's id.
@@ -393,7 +389,8 @@ impl<M: Machine> Handle<M> {
     // ---- reads ----
 
     /// Lets `look` see the state machine, linearizably: with everything that was acknowledged before
-    /// this call, on any node. `look` runs on the calling task, while nothing is applied, so it must
+    /// this call, on any node. If there is no leader, it waits for one, up to
+    /// [`Tuning::leader_wait`]. `look` runs on the calling task, while nothing is applied, so it must
     /// be short.
     ///
     /// # Errors
@@ -437,6 +434,26 @@ impl<M: Machine> Handle<M> {
             Consistency::Local => Request::LocalRead,
             Consistency::AtLeast(index) => return self.wait_applied(index).await,
         };
+        match self.request_read(request.clone()).await {
+            Err(ReadError::NoLeader) => Box::pin(self.read_patiently(request)).await,
+            result => result,
+        }
+    }
+
+    async fn read_patiently(&self, request: Request) -> Result<(), ReadError> {
+        let deadline = Instant::now() + self.limits.leader_wait;
+        loop {
+            let changed = self.leader_changed();
+            match self.request_read(request.clone()).await {
+                Err(ReadError::NoLeader) if Instant::now() < deadline => {
+                    self.pause(changed, deadline).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn request_read(&self, request: Request) -> Result<(), ReadError> {
         let (to, answer) = oneshot::channel();
         let stopped = || ReadError::Stopped(self.shared.stop_reason());
         self.shared.inbox.request(request, ReplyTo::Read(to)).map_err(|refused| match refused {

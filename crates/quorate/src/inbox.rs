@@ -106,6 +106,26 @@ impl Inbox {
         true
     }
 
+    /// Messages of one read of a connection, all of them. True if there is no room for more: then
+    /// nothing more is to be read until there [is](Self::has_room).
+    pub(crate) fn messages(&self, messages: impl Iterator<Item = NodeMessage>) -> bool {
+        // Decoded outside the lock.
+        let mut messages: Vec<NodeMessage> = messages.collect();
+        let mut inner = self.lock();
+        if inner.closed {
+            return false;
+        }
+        inner.arrivals.messages.append(&mut messages);
+        let full = inner.arrivals.messages.len() >= self.messages_max;
+        Self::wake(inner);
+        full
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        let inner = self.lock();
+        inner.closed || inner.arrivals.messages.len() < self.messages_max
+    }
+
     pub(crate) fn report(&self, report: Report) {
         let mut inner = self.lock();
         if !inner.closed {

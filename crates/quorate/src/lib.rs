@@ -18,12 +18,14 @@ mod memory_log;
 mod metrics;
 mod network;
 mod recovery;
+mod remote;
 mod replica;
 mod replies;
 mod session;
 mod shared;
 mod snapshot_file;
 mod snapshots;
+pub mod testing;
 
 pub use builder::{Apply, Builder, Tuning};
 pub use codec::{Codec, CodecError, Raw};

@@ -27,7 +27,10 @@ impl Endpoint {
     pub(crate) fn receive(
         &self,
         meta: &SnapshotMeta,
-        copy: impl FnOnce(u64, &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()>,
+        copy: impl FnOnce(
+            u64,
+            &mut (dyn FnMut(&[u8]) -> std::io::Result<()> + Send),
+        ) -> std::io::Result<()>,
     ) {
         let result = self.snapshots.receive(meta.id).and_then(|mut incoming| {
             let offset = incoming.offset();
@@ -39,6 +42,8 @@ impl Endpoint {
     }
 }
 
+pub(crate) use quorate_transport::BoxFuture;
+
 /// What the driver needs of a network.
 pub(crate) trait Network: Send + Sync {
     /// Sends, or loses it. Never waits.
@@ -48,7 +53,7 @@ pub(crate) trait Network: Send + Sync {
     /// Fetches a snapshot from a peer, and reports [`Event::Fetched`].
     fn fetch(&self, from: NodeId, snapshot: SnapshotMeta);
     /// Takes and gives nothing any more.
-    fn close(&self);
+    fn close(&self) -> BoxFuture<'_, ()>;
 }
 
 /// A network inside one process, for tests, examples and simulations of your own: messages are
@@ -149,7 +154,7 @@ impl Network for Local {
         });
     }
 
-    fn close(&self) {
+    fn close(&self) -> BoxFuture<'_, ()> {
         let node = self.endpoint.node;
         let mut hub = self.network.lock();
         let own = |found: &Endpoint| Arc::ptr_eq(&found.inbox, &self.endpoint.inbox);
@@ -163,5 +168,6 @@ impl Network for Local {
         for other in reached.iter().filter(|other| !cut.contains(&(node, other.node))) {
             other.inbox.event(closed.clone());
         }
+        Box::pin(std::future::ready(()))
     }
 }

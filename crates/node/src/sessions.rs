@@ -231,6 +231,28 @@ impl Command {
         }
     }
 
+    /// The commands of an entry, one or several.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no commands.
+    pub fn all_from_bytes(bytes: &Bytes) -> Result<Vec<Self>, WireError> {
+        if bytes.first() != Some(&TOGETHER) {
+            return Self::from_bytes(bytes).map(|command| vec![command]);
+        }
+        let mut reader = Reader::shared(bytes);
+        let _kind: [u8; 1] = reader.array()?;
+        let mut commands = Vec::new();
+        while reader.remaining() > 0 {
+            let command = Bytes::take(&mut reader)?;
+            if !Self::may_share(&command) {
+                return Err(WireError::Value { what: "kind of command among several" });
+            }
+            commands.push(Self::from_bytes(&command)?);
+        }
+        Ok(commands)
+    }
+
     fn take_numbered(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(Self::Numbered {
             session: SessionId(u64::take(reader)?),

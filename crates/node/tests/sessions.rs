@@ -1,4 +1,5 @@
 //! Sessions against a naive model: exactly once, whatever the batches are.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,4 +1,5 @@
 //! Bytes of forwarded commands and their answers.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use bytes::Bytes;
 use quorate_node::{Executed, Forward, ForwardReply, NodeMessage, ProposeFailure};

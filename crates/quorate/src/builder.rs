@@ -322,7 +322,7 @@ impl<M: Machine> Builder<M> {
             Apply::Thread => false,
         };
         let apply_thread = if inline { None } else { Some(machinist().run(&name)?) };
-        let shared = Arc::new(Shared::new(id, Arc::clone(&inbox), applied));
+        let shared = Arc::new(Shared::new(id, Arc::clone(&inbox), log.clone(), applied));
         let endpoint = Endpoint {
             node: id,
             cluster,

@@ -121,8 +121,7 @@ struct Writer {
 impl Writer {
     /// Ends when told to, or when the disk has failed.
     fn run(&mut self) -> Result<(), String> {
-        while let Some(jobs) = self.wait()? {
-            let mut jobs = VecDeque::from(jobs);
+        while let Some(mut jobs) = self.wait()? {
             while let Some(job) = jobs.pop_front() {
                 match job {
                     Job::Persist(first) => {

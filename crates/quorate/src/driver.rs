@@ -730,6 +730,7 @@ impl Driver {
         let Self { shared, apply_thread, log, log_thread, network, machinist, state, .. } = self;
         let why = state.stop.unwrap_or(StopReason::Requested);
         let _ = shared.stopped.set(why.clone());
+        shared.forget_log();
         network.close().await;
         shared.inbox.close();
         // Whoever waits is told that nobody answers, and asks why.

@@ -27,8 +27,8 @@ use crate::shared::{Freshness, Shared};
 
 /// A running node. Everything can be asked of it that can be asked of a [`Handle`].
 ///
-/// Dropping it stops the node as abruptly as a crash would, which is safe; [`shutdown`]
-/// (Self::shutdown) is kinder to the cluster.
+/// Dropping it stops the node without ceremony, which is as safe as a crash;
+/// [`shutdown`](Self::shutdown) is kinder to the cluster.
 pub struct Node<M: Machine> {
     handle: Handle<M>,
 }
@@ -227,11 +227,7 @@ impl ProposeError {
 }
 
 impl<M: Machine> Handle<M> {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        replica: Arc<Replica<M>>,
-        tuning: &Tuning,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, replica: Arc<Replica<M>>, tuning: &Tuning) -> Self {
         let limits = Limits {
             leader_wait: tuning.leader_wait,
             session_wait: tuning.session_wait,

@@ -93,7 +93,9 @@ pub trait StateMachine: Send + Sync + 'static {
 }
 
 /// A consistent view of a state machine's data, to be written later.
-pub struct Snapshot(Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>);
+pub struct Snapshot(Box<Writes>);
+
+type Writes = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
 
 impl Snapshot {
     /// What `write` writes. It runs once, on a thread of its own, and may take its time.

@@ -1,11 +1,12 @@
 //! What the driver and the handles share.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use quorate_raft::{Index, Membership, NodeId, Term, Time};
 use tokio::sync::{broadcast, watch};
 
+use crate::driver::Log;
 use crate::error::StopReason;
 use crate::events::{EVENTS_MAX, NodeEvent};
 use crate::inbox::Inbox;
@@ -14,6 +15,8 @@ use crate::metrics::Counters;
 pub(crate) struct Shared {
     pub(crate) id: NodeId,
     pub(crate) inbox: Arc<Inbox>,
+    /// Until the node stops: handles may be kept for longer, and the log is locked while it is open.
+    pub(crate) log: Mutex<Option<Log>>,
     pub(crate) counters: Counters,
     pub(crate) freshness: FreshnessCell,
     /// The highest index that the state machine has applied.
@@ -28,10 +31,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(id: NodeId, inbox: Arc<Inbox>, applied: Index) -> Self {
+    pub(crate) fn new(id: NodeId, inbox: Arc<Inbox>, log: Log, applied: Index) -> Self {
         Self {
             id,
             inbox,
+            log: Mutex::new(Some(log)),
             counters: Counters::default(),
             freshness: FreshnessCell::default(),
             applied: watch::channel(applied).0,
@@ -41,6 +45,15 @@ impl Shared {
             stopped: OnceLock::new(),
             ended: watch::channel(false).0,
         }
+    }
+
+    /// The log, until the node stops.
+    pub(crate) fn log(&self) -> Option<Log> {
+        self.log.lock().expect("nobody panics while holding it").clone()
+    }
+
+    pub(crate) fn forget_log(&self) {
+        self.log.lock().expect("nobody panics while holding it").take();
     }
 
     /// Tells whoever listens. Never waits.

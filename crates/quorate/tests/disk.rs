@@ -1,4 +1,5 @@
 //! Nodes with logs on disk, over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

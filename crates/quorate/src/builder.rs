@@ -11,7 +11,7 @@ use quorate_raft::{
     ClusterId, Config, Incarnation, Index, Member, MemberRole, Membership, NodeId, Recovered,
 };
 use quorate_transport::{Identity, Peer, Settings as TcpSettings, Tcp, Transport};
-use quorate_wal::{Options, RealDisk};
+use quorate_wal::{Disk, Options, RealDisk};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::clock;
@@ -44,6 +44,7 @@ pub struct Builder<M> {
     first: Option<First>,
     network: Reach,
     listen: Option<String>,
+    log_disk: Option<Arc<dyn Disk>>,
     apply: Apply,
     tuning: Tuning,
     requests_max: usize,
@@ -124,6 +125,7 @@ impl<M: Machine> Builder<M> {
             first: None,
             network: Reach::Tcp(Box::new(|_| {})),
             listen: None,
+            log_disk: None,
             apply: Apply::Auto,
             tuning,
             requests_max: 65_536,
@@ -136,6 +138,14 @@ impl<M: Machine> Builder<M> {
     #[must_use]
     pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.place = Some(Place::Directory(directory.into()));
+        self
+    }
+
+    /// Keeps the log on this disk instead of in [`data_dir`](Self::data_dir), where snapshots stay:
+    /// for tests with disks that are full or fail, such as [`MemoryDisk`](quorate_wal::MemoryDisk).
+    #[must_use]
+    pub fn log_disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.log_disk = Some(disk);
         self
     }
 
@@ -285,7 +295,10 @@ impl<M: Machine> Builder<M> {
             }
             Place::Directory(directory) => {
                 let snapshots = Snapshots::in_directory(directory.join("snapshots"))?;
-                let disk = RealDisk::new(directory.join("log"))?;
+                let disk = match self.log_disk {
+                    Some(disk) => disk,
+                    None => Arc::new(RealDisk::new(directory.join("log"))?),
+                };
                 let options = Options {
                     segment_bytes: tuning.segment_bytes,
                     ..Options::new(cluster, id, random()?)

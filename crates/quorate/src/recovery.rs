@@ -21,7 +21,7 @@ use std::sync::Arc;
 use quorate_raft::{
     GroupId, HardState, Index, Install, LogId, Membership, Recovered, Seq, SnapshotMeta,
 };
-use quorate_wal::{Options, RealDisk, RecoveredGroup, Wal};
+use quorate_wal::{Disk, Options, RecoveredGroup, Wal};
 
 use crate::error::StartError;
 use crate::replica::Replicated;
@@ -39,14 +39,14 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn open(
-    disk: RealDisk,
+    disk: Arc<dyn Disk>,
     options: &Options,
     first: &Arc<Membership>,
     replica: &dyn Replicated,
     snapshots: &Snapshots,
     boot_nonce: u64,
 ) -> Result<Opened, StartError> {
-    let opened = Wal::open(Arc::new(disk), options).map_err(StartError::Log)?;
+    let opened = Wal::open(disk, options).map_err(StartError::Log)?;
     if !opened.damage.is_empty() {
         let damage = opened.damage.iter().map(ToString::to_string).collect();
         return Err(StartError::Damaged { damage });
@@ -181,3 +181,6 @@ fn install(
     *group = RecoveredGroup { hard_state, snapshot, last_index, ..RecoveredGroup::default() };
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

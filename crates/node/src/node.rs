@@ -182,6 +182,17 @@ impl Node {
         }
     }
 
+    /// The log has become large, whatever the settings say about its entries: compacts it up to
+    /// `up_to`, or as far as nothing is lost and no peer loses what it needs.
+    pub fn compact_sparingly(&mut self, up_to: Index) {
+        let up_to = self.compaction.demanded(up_to, self.raft.applied());
+        let up_to = up_to.and_then(|up_to| {
+            let (settings, alive_since) = (&self.settings, self.alive_since());
+            self.compaction.sparing_peers(up_to, settings, alive_since, &self.raft.status())
+        });
+        self.compact(up_to);
+    }
+
     /// The place of the proposal that is requested next under `id` is to be told as soon as it is
     /// known: see [`take_places`](Self::take_places). For proposals that are not forwarded, since
     /// the place of those is known only with their outcome.
@@ -497,8 +508,14 @@ impl Node {
 
     fn compact_if_due(&mut self) {
         let applied = self.raft.applied();
-        let due = self.compaction.due(&self.settings, applied, || self.raft.status());
+        let alive_since = self.alive_since();
+        let due = self.compaction.due(&self.settings, applied, alive_since, || self.raft.status());
         self.compact(due);
+    }
+
+    /// Peers that were heard from since then are alive.
+    const fn alive_since(&self) -> Time {
+        Time(self.now.0.saturating_sub(self.raft.config().election_timeout_max_us))
     }
 
     fn compact(&mut self, up_to: Option<Index>) {

@@ -87,7 +87,8 @@ pub struct Tuning {
     /// Timeouts and limits of the consensus core. `cluster`, `node` and `incarnation` are set by the
     /// library.
     pub core: Config,
-    /// Limits of forwarding and reads, and how much of the log is kept.
+    /// Limits of forwarding and reads, and how much of the log is kept. The library's default for
+    /// `keep_for_followers` is 200,000.
     pub node: Settings,
     /// Entries after which a snapshot of the state machine is taken. Default 100,000.
     pub snapshot_entries: u64,
@@ -109,7 +110,7 @@ impl<M: Machine> Builder<M> {
     pub(crate) fn new(id: NodeId, machine: M) -> Self {
         let tuning = Tuning {
             core: Config::new(ClusterId(0), id, Incarnation(0)),
-            node: Settings::default(),
+            node: Settings { keep_for_followers: 200_000, ..Settings::default() },
             snapshot_entries: 100_000,
             snapshot_bytes: 64 << 20,
             leader_wait: Duration::from_secs(5),

@@ -630,7 +630,7 @@ impl Driver {
             // However large its entries are: the log reaches back to the snapshot before this one
             // at most.
             if before > Index::ZERO {
-                self.node.step(now, Event::Compact { up_to: before });
+                self.node.compact_sparingly(before);
             }
         }
     }

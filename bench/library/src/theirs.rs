@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, TryStreamExt};
-use openraft::alias::{
-    LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf,
-};
+use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use openraft::entry::RaftEntry;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError};
 use openraft::network::RPCOption;
@@ -272,7 +270,10 @@ pub async fn run(clients: usize, commands: usize) -> (Duration, Vec<u64>) {
     }
     *router.0.lock().unwrap() = nodes.clone();
     let leader = nodes[&0].clone();
-    leader.initialize((0..3).collect::<std::collections::BTreeSet<u64>>()).await.expect("it starts");
+    leader
+        .initialize((0..3).collect::<std::collections::BTreeSet<u64>>())
+        .await
+        .expect("it starts");
     while leader.client_write(Request {}).await.is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -66,8 +66,9 @@ pub trait Transport: Send + Sync + 'static {
     fn metrics(&self) -> Metrics;
 
     /// Closes every connection, tells the peers that this process ends, and waits until no task
-    /// of this transport is left. The handler is not called any more afterwards. Calling it twice
-    /// is harmless.
+    /// of this transport is left. Afterwards the handler is not called any more (an
+    /// [`open_snapshot`](Handler::open_snapshot) that has begun may still be running). Calling it
+    /// twice is harmless.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 

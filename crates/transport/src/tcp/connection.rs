@@ -12,11 +12,15 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::frame::{FrameError, Input, Kind, Reason};
+use super::handshake::Purpose;
 use super::output::{Output, PIECES_MAX};
-use super::settings::Settings;
+use super::settings::{CHUNK_BYTES_MAX, Settings};
 use super::stream::Stream;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::tasks::race;
+
+/// Every frame but those of the host and of snapshots is shorter.
+const CONTROL_BYTES_MAX: usize = 1024;
 
 /// No ping is added to more than this that waits to be written: it would say nothing.
 const PING_BEHIND_BYTES_MAX: usize = 1024;
@@ -106,12 +110,21 @@ pub(super) struct Connection {
 
 impl Connection {
     /// `dialled`: this end made the connection; the other end answers its pings.
-    pub(super) fn new(stream: Box<dyn Stream>, settings: &Settings, dialled: bool) -> Self {
+    pub(super) fn new(
+        stream: Box<dyn Stream>,
+        settings: &Settings,
+        purpose: Purpose,
+        dialled: bool,
+    ) -> Self {
+        let frame_bytes_max = match purpose {
+            Purpose::Urgent | Purpose::Bulk => settings.frame_bytes_max.max(CONTROL_BYTES_MAX),
+            Purpose::Snapshot => CHUNK_BYTES_MAX + CONTROL_BYTES_MAX,
+        };
         let mut tick = tokio::time::interval(settings.ping_interval.max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             stream,
-            input: Input::new(settings.frame_bytes_max.max(super::settings::CHUNK_BYTES_MAX + 64)),
+            input: Input::new(frame_bytes_max),
             out: Output::default(),
             data: Vec::new(),
             transfer: Vec::new(),

@@ -80,7 +80,8 @@
 //! * [`InProcess`] joins nodes of one process, for tests: links are cut, slowed down and healed,
 //!   nodes are killed, and the rules of who may connect are the same.
 //!
-//! Bring your own by implementing [`Transport`]; its documentation says what is expected.
+//! Bring your own by implementing [`Transport`]; its documentation says what is expected, and
+//! [`suite::check`] whether you have met it.
 //!
 //! # Who may connect
 //!
@@ -169,6 +170,7 @@ mod in_process;
 mod refusal;
 mod snapshot;
 mod status;
+pub mod suite;
 mod tasks;
 mod tcp;
 mod transport;

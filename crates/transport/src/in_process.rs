@@ -317,9 +317,8 @@ impl Transport for InProcessTransport {
         if self.node.live().is_none() {
             return Sent::Stopped;
         }
-        let links = self.node.links.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(link) = links.get(&to) else {
-            drop(links);
+        // Not held while it is used: finding the way to a peer looks at the links again.
+        let Some(link) = self.node.link(to) else {
             self.node.count(|metrics| metrics.dropped_unknown += 1);
             return Sent::Unknown;
         };

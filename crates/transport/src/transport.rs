@@ -31,7 +31,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   (as far as the transport proves anything) when it connected, in the same cluster, with the
 ///   incarnation that [`set_peers`](Self::set_peers) names.
 pub trait Transport: Send + Sync + 'static {
-    /// Begins to listen, dial and deliver. Called once, from within a tokio runtime.
+    /// Begins to listen, dial and deliver. Called once, from within a tokio runtime whose timers
+    /// and sockets are enabled (`enable_all`).
     ///
     /// # Errors
     ///

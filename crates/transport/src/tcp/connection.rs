@@ -74,7 +74,6 @@ impl From<io::Error> for End {
     fn from(why: io::Error) -> Self {
         match why.kind() {
             io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof => Self::Closed(why.to_string()),
             _ => Self::Failed(why),
@@ -379,3 +378,35 @@ fn farewell(kind: Kind, payload: &[u8]) -> End {
 
 /// The longest text of a refusal that is believed, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what a living kernel says about a dead process counts as its death.
+    #[test]
+    fn death_and_failure() {
+        use io::ErrorKind::*;
+        for kind in [ConnectionReset, BrokenPipe, UnexpectedEof] {
+            assert!(matches!(End::from(io::Error::from(kind)), End::Closed(_)), "{kind}");
+        }
+        // The last is what a kernel says of a connection that it has given up itself.
+        for kind in [TimedOut, HostUnreachable, NetworkUnreachable, NetworkDown, ConnectionAborted]
+        {
+            assert!(matches!(End::from(io::Error::from(kind)), End::Failed(_)), "{kind}");
+        }
+    }
+
+    #[test]
+    fn last_words() {
+        let end = farewell(Kind::Goodbye, &[1, 0]);
+        assert!(matches!(end, End::Goodbye(Reason::ShuttingDown)));
+        assert!(matches!(farewell(Kind::Goodbye, &[9, 9, 1]), End::Goodbye(Reason::Other)));
+        assert!(matches!(farewell(Kind::Goodbye, &[1]), End::Bad(_)));
+        let mut long = vec![6, 0];
+        long.extend_from_slice(&[b'x'; 2000]);
+        let End::Refused(refusal) = farewell(Kind::Refusal, &long) else { panic!("no refusal") };
+        assert_eq!(refusal.code, RefusalCode::UnknownNode);
+        assert_eq!(refusal.text.len(), TEXT_BYTES_MAX);
+    }
+}

@@ -13,8 +13,9 @@ use crate::transport::{BoxFuture, Lane};
 /// The host's side of a [`Transport`](crate::Transport).
 ///
 /// The methods are called from the transport's tasks (or, with
-/// [`InProcess`](crate::InProcess), from the sender's), so they must not block, and must not call
-/// the transport back: put what came into a queue and return.
+/// [`InProcess`](crate::InProcess), from within the sender's [`send`](crate::Transport::send)), so
+/// they must not block, and must not call the transport back: put what came into a queue and
+/// return.
 pub trait Handler: Send + Sync + 'static {
     /// Frames arrived, at least one, in the order in which they were sent in this lane. Those that
     /// are not taken from `frames` are dropped.
@@ -23,7 +24,7 @@ pub trait Handler: Send + Sync + 'static {
     /// nothing more is read of *that connection*, if it is of [`Lane::Bulk`]; the sender's queue
     /// fills, and then drops. [`Lane::Urgent`] is read always, so that a slow host still hears
     /// heartbeats; a host bounds what it keeps of it by dropping the excess. What is beyond the
-    /// host's mark is thus at most one read (256 KiB, or one larger frame) per connection.
+    /// host's mark is thus at most one read (64 KiB, or one larger frame) per connection.
     fn received(&self, from: NodeId, lane: Lane, frames: Drain<'_, Bytes>) -> Option<Pause>;
 
     /// Whether to accept a connection from a node that [`set_peers`] did not name. It is of the

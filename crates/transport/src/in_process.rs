@@ -79,8 +79,8 @@ impl InProcess {
         Self::default()
     }
 
-    /// A transport for a node. It takes the place of one that joined under the same id before, as
-    /// a restart does.
+    /// A transport for a node. When it starts, one that runs under the same id is
+    /// [killed](Self::kill), as by a restart.
     #[must_use]
     pub fn join(&self, identity: Identity) -> Arc<InProcessTransport> {
         let node = Arc::new(Node {
@@ -221,6 +221,9 @@ impl Node {
     /// Takes the node out of the network, and tells those who can hear it.
     fn leave(self: &Arc<Self>) {
         let id = self.identity.node;
+        if let Some(running) = self.running.get() {
+            running.tasks.begin_stop();
+        }
         let mut nodes = self.network.nodes.write().unwrap_or_else(PoisonError::into_inner);
         if !nodes.get(&id).is_some_and(|there| Arc::ptr_eq(there, self)) {
             return;
@@ -299,11 +302,14 @@ impl Transport for InProcessTransport {
         let running = Running { handler, tasks };
         self.node.running.set(running).map_err(|_| StartError::AlreadyStarted)?;
         let network = &self.node.network;
+        let id = self.node.identity.node;
+        if let Some(before) = network.node(id) {
+            before.leave();
+        }
         let mut nodes = network.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        let before = nodes.insert(self.node.identity.node, Arc::clone(&self.node));
+        nodes.insert(id, Arc::clone(&self.node));
         drop(nodes);
         network.changed();
-        drop(before);
         Ok(())
     }
 
@@ -311,9 +317,8 @@ impl Transport for InProcessTransport {
         if self.node.live().is_none() {
             return Sent::Stopped;
         }
-        let links = self.node.links.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(link) = links.get(&to) else {
-            drop(links);
+        // Not held while it is used: finding the way to a peer looks at the links again.
+        let Some(link) = self.node.link(to) else {
             self.node.count(|metrics| metrics.dropped_unknown += 1);
             return Sent::Unknown;
         };

@@ -33,6 +33,8 @@ pub enum RefusalCode {
     Malformed,
     /// The refusing process is shutting down.
     ShuttingDown,
+    /// The node has more connections than it can have a use for.
+    TooMany,
     /// A reason that a later version of this software knows.
     Other(u16),
 }
@@ -50,6 +52,7 @@ impl RefusalCode {
             Self::UnknownNode => 6,
             Self::Malformed => 7,
             Self::ShuttingDown => 8,
+            Self::TooMany => 9,
             Self::Other(number) => number,
         }
     }
@@ -66,6 +69,7 @@ impl RefusalCode {
             6 => Self::UnknownNode,
             7 => Self::Malformed,
             8 => Self::ShuttingDown,
+            9 => Self::TooMany,
             other => Self::Other(other),
         }
     }
@@ -143,6 +147,13 @@ impl Refusal {
     pub(crate) fn malformed(what: &str) -> Self {
         let text = format!("the introduction makes no sense: {what}");
         Self { code: RefusalCode::Malformed, text }
+    }
+
+    pub(crate) fn too_many(connections: usize) -> Self {
+        let text = format!(
+            "this node has {connections} connections with you already; wait until some have ended"
+        );
+        Self { code: RefusalCode::TooMany, text }
     }
 
     pub(crate) fn shutting_down() -> Self {

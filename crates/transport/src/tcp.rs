@@ -33,6 +33,9 @@ pub use stream::{Plain, Security, Stream};
 
 use shared::Shared;
 
+/// The longest frame that any setting allows, 1 GiB: lengths have 32 bits.
+const FRAME_BYTES_MAX: usize = 1 << 30;
+
 /// The [`Transport`] of production: framed, checksummed TCP.
 ///
 /// Between two nodes stand four connections, two each way: **every connection is made by the node
@@ -63,7 +66,8 @@ impl Tcp {
     /// # Errors
     ///
     /// [`StartError::Listen`] if the address is not to be had.
-    pub fn bind(identity: Identity, settings: Settings) -> Result<Self, StartError> {
+    pub fn bind(identity: Identity, mut settings: Settings) -> Result<Self, StartError> {
+        settings.frame_bytes_max = settings.frame_bytes_max.min(FRAME_BYTES_MAX);
         let listen = || {
             let listener = TcpListener::bind(&settings.listen)?;
             listener.set_nonblocking(true)?;

@@ -31,7 +31,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   (as far as the transport proves anything) when it connected, in the same cluster, with the
 ///   incarnation that [`set_peers`](Self::set_peers) names.
 pub trait Transport: Send + Sync + 'static {
-    /// Begins to listen, dial and deliver. Called once, from within a tokio runtime.
+    /// Begins to listen, dial and deliver. Called once, from within a tokio runtime whose timers
+    /// and sockets are enabled (`enable_all`).
     ///
     /// # Errors
     ///
@@ -66,8 +67,9 @@ pub trait Transport: Send + Sync + 'static {
     fn metrics(&self) -> Metrics;
 
     /// Closes every connection, tells the peers that this process ends, and waits until no task
-    /// of this transport is left. The handler is not called any more afterwards. Calling it twice
-    /// is harmless.
+    /// of this transport is left. Afterwards the handler is not called any more (an
+    /// [`open_snapshot`](Handler::open_snapshot) that has begun may still be running). Calling it
+    /// twice is harmless.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 

@@ -181,3 +181,14 @@ async fn a_slow_host_holds_up_bulk_and_hears_heartbeats() {
     until("all has arrived", all).await;
     assert_eq!(a.transport.peers()[0].lanes[1].dropped_down, 0);
 }
+
+/// TCP keeps the promises that every transport makes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite() {
+    quorate_transport::suite::check(|identity| {
+        let tcp = quorate_transport::Tcp::bind(identity, settings()).unwrap();
+        let address = tcp.local_address().to_string();
+        (std::sync::Arc::new(tcp) as std::sync::Arc<dyn Transport>, address)
+    })
+    .await;
+}

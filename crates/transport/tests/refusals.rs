@@ -395,3 +395,26 @@ async fn a_ghost_makes_way() {
     again.knows(&[&a]);
     again.reaches(1).await;
 }
+
+/// A peer that connects anew has given up what stood before, even if this side has not noticed.
+#[tokio::test]
+async fn a_newer_connection_takes_the_place_of_the_older() {
+    let mut a = Node::new(1);
+    a.transport.set_peers(&[peer(2, "127.0.0.1:1")]);
+    let mut streams = Vec::new();
+    for count in 0..3u8 {
+        let mut stream = TcpStream::connect(a.address()).await.unwrap();
+        stream.write_all(&hello((1, 1), 2, 2)).await.unwrap();
+        stream.write_all(&frame(1, &[count])).await.unwrap();
+        assert_eq!(a.next().await.2[..], [count]);
+        streams.push(stream);
+    }
+    let goodbye = frame(4, &[2, 0]);
+    for mut stream in streams.drain(..2) {
+        let bytes = rest(&mut stream).await;
+        assert!(bytes.ends_with(&goodbye), "{bytes:?}");
+    }
+    streams[0].write_all(&frame(1, b"still here")).await.unwrap();
+    assert_eq!(a.next().await.2, Bytes::from_static(b"still here"));
+    assert!(a.host.closed.lock().unwrap().is_empty());
+}

@@ -147,15 +147,19 @@ async fn a_killed_node_is_told_once_and_a_cut_is_not() {
     c.transport.send(NodeId(2), Lane::Urgent, frame("x"));
     network.isolate(NodeId(3));
     network.kill(NodeId(2));
+    assert_eq!(b.transport.send(NodeId(1), Lane::Urgent, frame("x")), Sent::Stopped);
     b.transport.shutdown().await;
     assert_eq!(*a.host.closed.lock().unwrap(), [(NodeId(2), Incarnation(12))]);
     assert!(c.host.closed.lock().unwrap().is_empty());
     assert_eq!(a.transport.send(NodeId(2), Lane::Urgent, frame("x")), Sent::Down);
-    assert_eq!(b.transport.send(NodeId(1), Lane::Urgent, frame("x")), Sent::Stopped);
 
     let mut b = place(&network, identity(2));
     assert_eq!(a.transport.send(NodeId(2), Lane::Urgent, frame("y")), Sent::Queued);
     assert_eq!(b.next().await.2, frame("y"));
+    // Its place is taken by the next life.
+    let _later = place(&network, identity(2));
+    assert_eq!(b.transport.send(NodeId(1), Lane::Urgent, frame("x")), Sent::Stopped);
+    assert_eq!(a.host.closed.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]

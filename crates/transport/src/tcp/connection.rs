@@ -12,11 +12,15 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::frame::{FrameError, Input, Kind, Reason};
+use super::handshake::Purpose;
 use super::output::{Output, PIECES_MAX};
-use super::settings::Settings;
+use super::settings::{CHUNK_BYTES_MAX, Settings};
 use super::stream::Stream;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::tasks::race;
+
+/// Every frame but those of the host and of snapshots is shorter.
+const CONTROL_BYTES_MAX: usize = 1024;
 
 /// No ping is added to more than this that waits to be written: it would say nothing.
 const PING_BEHIND_BYTES_MAX: usize = 1024;
@@ -70,7 +74,6 @@ impl From<io::Error> for End {
     fn from(why: io::Error) -> Self {
         match why.kind() {
             io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof => Self::Closed(why.to_string()),
             _ => Self::Failed(why),
@@ -106,12 +109,21 @@ pub(super) struct Connection {
 
 impl Connection {
     /// `dialled`: this end made the connection; the other end answers its pings.
-    pub(super) fn new(stream: Box<dyn Stream>, settings: &Settings, dialled: bool) -> Self {
+    pub(super) fn new(
+        stream: Box<dyn Stream>,
+        settings: &Settings,
+        purpose: Purpose,
+        dialled: bool,
+    ) -> Self {
+        let frame_bytes_max = match purpose {
+            Purpose::Urgent | Purpose::Bulk => settings.frame_bytes_max.max(CONTROL_BYTES_MAX),
+            Purpose::Snapshot => CHUNK_BYTES_MAX + CONTROL_BYTES_MAX,
+        };
         let mut tick = tokio::time::interval(settings.ping_interval.max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             stream,
-            input: Input::new(settings.frame_bytes_max.max(super::settings::CHUNK_BYTES_MAX + 64)),
+            input: Input::new(frame_bytes_max),
             out: Output::default(),
             data: Vec::new(),
             transfer: Vec::new(),
@@ -366,3 +378,35 @@ fn farewell(kind: Kind, payload: &[u8]) -> End {
 
 /// The longest text of a refusal that is believed, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what a living kernel says about a dead process counts as its death.
+    #[test]
+    fn death_and_failure() {
+        use io::ErrorKind::*;
+        for kind in [ConnectionReset, BrokenPipe, UnexpectedEof] {
+            assert!(matches!(End::from(io::Error::from(kind)), End::Closed(_)), "{kind}");
+        }
+        // The last is what a kernel says of a connection that it has given up itself.
+        for kind in [TimedOut, HostUnreachable, NetworkUnreachable, NetworkDown, ConnectionAborted]
+        {
+            assert!(matches!(End::from(io::Error::from(kind)), End::Failed(_)), "{kind}");
+        }
+    }
+
+    #[test]
+    fn last_words() {
+        let end = farewell(Kind::Goodbye, &[1, 0]);
+        assert!(matches!(end, End::Goodbye(Reason::ShuttingDown)));
+        assert!(matches!(farewell(Kind::Goodbye, &[9, 9, 1]), End::Goodbye(Reason::Other)));
+        assert!(matches!(farewell(Kind::Goodbye, &[1]), End::Bad(_)));
+        let mut long = vec![6, 0];
+        long.extend_from_slice(&[b'x'; 2000]);
+        let End::Refused(refusal) = farewell(Kind::Refusal, &long) else { panic!("no refusal") };
+        assert_eq!(refusal.code, RefusalCode::UnknownNode);
+        assert_eq!(refusal.text.len(), TEXT_BYTES_MAX);
+    }
+}

@@ -321,6 +321,33 @@ mod tests {
         assert_eq!(error, FrameError::TooLarge { bytes: 1001, bytes_max: 1000 });
     }
 
+    /// Hostile bytes: errors, at worst, and no more memory than they paid for.
+    #[test]
+    fn noise_is_never_more_than_an_error() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        for _ in 0..2_000 {
+            let mut input = Input::new(1 << 16);
+            let mut bytes = sample();
+            for _ in 0..=random() % 8 {
+                let at = (usize::from(random()) * 256 + usize::from(random())) % bytes.len();
+                bytes[at] = random();
+            }
+            bytes.extend((0..random()).map(|_| random()));
+            for part in bytes.chunks(usize::from(random()) + 1) {
+                input.reserve();
+                input.buffer.extend_from_slice(part);
+                if frames(&mut input).is_err() {
+                    break;
+                }
+                assert!(input.buffer.capacity() <= 4 * READ_BYTES);
+            }
+        }
+    }
+
     #[test]
     fn good_frames_before_a_bad_one_are_kept() {
         let mut bytes = sample();

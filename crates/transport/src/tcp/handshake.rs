@@ -332,6 +332,22 @@ mod tests {
         assert!(matches!(reply, Reply::Refused(got) if got == refusal));
     }
 
+    /// What claims to be a reply, however it is cut or changed, is one or an error.
+    #[test]
+    fn replies_of_any_bytes_never_panic() {
+        let mut body = vec![1, 0];
+        body.resize(60, 3);
+        for kind in 0..=4 {
+            for len in 0..body.len() {
+                for change in 0..=255 {
+                    body[len / 2] = change;
+                    let _ = reply_from(kind, &body[..len]);
+                    let _ = Hello::from_body(&body[..len]);
+                }
+            }
+        }
+    }
+
     #[test]
     fn versions_meet_at_the_highest_that_both_speak() {
         assert_eq!(choose_version((1, 1)).unwrap(), 1);

@@ -96,7 +96,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, plac
     let welcome = tokio::time::timeout(shared.settings.dial_timeout, welcome).await;
     drop(place);
     let Ok(Some((purpose, hold))) = welcome else { return };
-    let connection = Connection::new(stream, &shared.settings, false);
+    let connection = Connection::new(stream, &shared.settings, purpose, false);
     // It is there, so this node need not wait any longer before it dials.
     for nudge in &hold.peer.nudges {
         nudge.notify_one();

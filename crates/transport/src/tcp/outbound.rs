@@ -83,13 +83,13 @@ pub(super) async fn keep_connected(
             Either::First(Err(why)) => {
                 attempts = attempts.wrapping_add(1);
                 state.connect_failures.fetch_add(1, Ordering::Relaxed);
-                state.queue.close();
                 match why {
                     DialError::Failed(why) => peer.failed(&why),
                     DialError::Refused(refusal) => peer.failed(&refusal.text),
                 }
             }
         }
+        state.queue.close();
         let pause = tokio::time::sleep(backoff.pause());
         let changed = otherwise(&peer, number, &setting, &mut changes);
         let early = race(changed, peer.nudges[lane.slot()].notified());
@@ -156,7 +156,7 @@ pub(super) async fn dial(
             return Err(DialError::Refused(refusal));
         }
     };
-    let connection = Connection::new(stream, &shared.settings, true);
+    let connection = Connection::new(stream, &shared.settings, purpose, true);
     let hold = check(shared, peer, &claim)
         .and_then(|()| peer.hold(&claim, shared.now_us(), shared.lately()));
     match hold {
@@ -197,7 +197,8 @@ async fn stand(
 ) {
     let state = peer.lane(lane);
     state.connects.fetch_add(1, Ordering::Relaxed);
-    state.connected_since_us.store(shared.now_us() + 1, Ordering::Relaxed);
+    let since = shared.now_us() + 1;
+    state.connected_since_us.store(since, Ordering::Relaxed);
     state.queue.open();
     peer.failed("");
     shared.handler.note(Note::Connected { peer: peer.node, lane });
@@ -243,7 +244,9 @@ async fn stand(
             }
         }
     };
-    state.connected_since_us.store(0, Ordering::Relaxed);
+    // Unless later tasks have made a connection of their own.
+    let _ =
+        state.connected_since_us.compare_exchange(since, 0, Ordering::Relaxed, Ordering::Relaxed);
     state.queue.count_lost(writer.frames + writer.taken.len());
     shared.over(&hold, &end, connection.is_confirmed());
     let why = end.to_string();

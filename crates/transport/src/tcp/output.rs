@@ -10,7 +10,7 @@ use super::frame::{Kind, put_frame, put_head};
 
 /// Payloads up to here are copied next to each other; longer ones are written from where they
 /// lie. A copy of this size costs less than one more piece in a vectored write.
-const COPY_BYTES_MAX: usize = 4 * 1024;
+const COPY_BYTES_MAX: usize = 1024;
 
 /// Pieces in one call.
 pub(super) const PIECES_MAX: usize = 64;

@@ -14,6 +14,10 @@ use crate::refusal::Refusal;
 use crate::status::{LaneStatus, PeerStatus};
 use crate::transport::{Lane, Peer};
 
+/// Connections to and from one peer. Four stand, and one for each snapshot; the rest is for those
+/// that are ending while their successors begin.
+const CONNECTIONS_MAX: usize = 64;
+
 /// One node that this one has to do with.
 pub(super) struct PeerState {
     pub(super) node: NodeId,
@@ -188,6 +192,9 @@ impl PeerState {
     ) -> Result<Hold, Refusal> {
         let mut current = self.current();
         let mut replaced = false;
+        if current.connections >= CONNECTIONS_MAX {
+            return Err(Refusal::too_many(current.connections));
+        }
         let life = match &current.life {
             Some(life) if (life.incarnation, life.boot) == (claim.incarnation, claim.boot) => {
                 life.told.store(false, Ordering::Release);
@@ -319,6 +326,16 @@ mod tests {
         assert!(peer.hold(&claim(9), 40_000, LATELY).is_err());
         drop(second);
         assert!(peer.hold(&claim(9), 40_000, LATELY).is_ok());
+    }
+
+    #[test]
+    fn connections_are_bounded() {
+        let peer = peer();
+        let holds: Vec<Hold> =
+            (0..CONNECTIONS_MAX).map(|_| peer.hold(&claim(7), 0, LATELY).unwrap()).collect();
+        assert!(peer.hold(&claim(7), 0, LATELY).is_err());
+        drop(holds);
+        assert!(peer.hold(&claim(7), 0, LATELY).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct Settings {
     /// Seed of the jitter in back-off; any number, different on each node.
     pub seed: u64,
     /// Longest frame, sent or received, in bytes. A longer one is not sent, and ends the
-    /// connection on which it arrives, before memory is taken for it. Default 64 MiB; it must hold
+    /// connection on which it arrives, before memory is taken for it. Default 64 MiB, at most 1 GiB; it must hold
     /// the largest batch of entries that the host makes, and be the same on all nodes.
     pub frame_bytes_max: usize,
     /// Most frames that wait for one peer in one lane. Default 4096.

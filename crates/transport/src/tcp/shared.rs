@@ -82,7 +82,7 @@ impl Shared {
 
     /// Within this time a living peer is heard.
     pub(super) fn lately(&self) -> Duration {
-        self.settings.ping_interval * 5 / 2
+        self.settings.ping_interval.saturating_mul(5) / 2
     }
 
     pub(super) fn peer(&self, node: NodeId) -> Option<Arc<PeerState>> {

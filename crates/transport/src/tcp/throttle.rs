@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Gives out turns, first come, first served. Idle time is not saved up, so there are no bursts.
+/// Time that is made up for when a turn was taken late: timers count in milliseconds, and a sender
+/// that lost one at each turn would stay far below a high limit.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// Gives out turns, first come, first served. Idle time beyond [`SLACK`] is not saved up, so there
+/// are no bursts to speak of.
 #[derive(Debug)]
 pub(super) struct Throttle {
     bytes_per_second: u64,
@@ -26,7 +31,7 @@ impl Throttle {
         let takes_us = (bytes as u128 * 1_000_000) / u128::from(self.bytes_per_second);
         let takes = Duration::from_micros(u64::try_from(takes_us).unwrap_or(u64::MAX));
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = free_at.unwrap_or(now).max(now);
+        let turn = free_at.unwrap_or(now).max(now.checked_sub(SLACK).unwrap_or(now));
         *free_at = turn.checked_add(takes).or(Some(turn));
         turn
     }
@@ -44,9 +49,10 @@ mod tests {
         assert_eq!(throttle.turn(10_000, now), now);
         assert_eq!(throttle.turn(20_000, now), now + 10 * ms);
         assert_eq!(throttle.turn(1, now), now + 30 * ms);
-        // Idle time is lost.
-        assert_eq!(throttle.turn(5_000, now + 500 * ms), now + 500 * ms);
-        assert_eq!(throttle.turn(1, now + 500 * ms), now + 505 * ms);
+        // A late turn is made up for; longer idle time is lost.
+        assert_eq!(throttle.turn(5_000, now + 500 * ms), now + 480 * ms);
+        assert_eq!(throttle.turn(30_000, now + 500 * ms), now + 485 * ms);
+        assert_eq!(throttle.turn(1, now + 500 * ms), now + 515 * ms);
         assert_eq!(Throttle::new(0).turn(usize::MAX, now), now);
     }
 }

@@ -64,6 +64,10 @@ impl Handler for Host {
     }
 
     fn open_snapshot(&self, _: NodeId, name: &[u8]) -> io::Result<Option<SnapshotSource>> {
+        if let Some(length) = name.strip_prefix(b"pattern ") {
+            let length = std::str::from_utf8(length).unwrap().parse().unwrap();
+            return Ok(Some(SnapshotSource { length, identity: 3, reader: Box::new(Pattern) }));
+        }
         if name == b"broken" {
             return Err(io::Error::other("the disk is on fire"));
         }
@@ -78,6 +82,23 @@ impl Handler for Host {
     fn note(&self, note: Note) {
         self.notes.lock().unwrap().push(note);
     }
+}
+
+/// A snapshot of any length that takes no memory: `pattern <length>`.
+struct Pattern;
+
+impl quorate_transport::SnapshotRead for Pattern {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        for (at, byte) in (offset..).zip(&mut *buffer) {
+            *byte = pattern(at);
+        }
+        Ok(buffer.len())
+    }
+}
+
+/// The byte of a pattern at an offset; it does not repeat at any power of two.
+pub(crate) fn pattern(at: u64) -> u8 {
+    (at % 251) as u8 ^ (at >> 16) as u8
 }
 
 impl Host {

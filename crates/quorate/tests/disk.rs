@@ -343,3 +343,108 @@ async fn settings_that_are_missing_are_named() {
     let error = start(join).await;
     assert!(error.contains("listen"), "{error}");
 }
+
+/// Waits for a note of the transport that says this.
+async fn hears(events: &mut quorate::Events, words: &str) {
+    let heard = async {
+        loop {
+            match events.next().await {
+                Some(Heard::Event(event)) if event.to_string().contains(words) => return,
+                Some(_) => {}
+                None => panic!("stopped without a word of `{words}`"),
+            }
+        }
+    };
+    let result = tokio::time::timeout(Duration::from_secs(60), heard).await;
+    assert!(result.is_ok(), "never heard of `{words}`");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_another_cluster_is_refused() {
+    let cluster = Cluster::new(2);
+    let node = cluster.start(1).await;
+    let mut events = node.events();
+    let stranger = Node::builder(2, Tally::default())
+        .data_dir(cluster.scratch.of(2))
+        .members(cluster.members.clone())
+        .cluster("another")
+        .start()
+        .await
+        .unwrap();
+    hears(&mut events, "cluster").await;
+    assert!(node.read(|_| ()).await.is_err(), "alone it has no majority");
+    stop_all(vec![node, stranger]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_cannot_vote_as_its_old_self() {
+    let cluster = Cluster::new(3);
+    let nodes = cluster.start_all().await;
+    nodes[0].propose(1).await.unwrap();
+    until("all are bound", async || {
+        let membership = nodes[0].membership();
+        nodes.iter().all(|node| {
+            let same = node.membership() == membership;
+            same && membership.members().all(|(_, member)| member.incarnation.is_some())
+        })
+    })
+    .await;
+    stop_all(nodes).await;
+    std::fs::remove_dir_all(cluster.scratch.of(3)).unwrap();
+
+    // All at once, one of them wiped.
+    let nodes = cluster.start_all().await;
+    let mut events = nodes[0].events();
+    assert_eq!(nodes[0].propose(1).await.unwrap(), 2, "the other two are a majority");
+    hears(&mut events, "data directory").await;
+    assert_eq!(nodes[2].applied(), quorate::Index(0), "it takes no part");
+    let (leader, _) = nodes[0].leader();
+    assert_ne!(leader, Some(quorate::NodeId(3)));
+
+    // What the error says helps: remove it, and add it under a new id.
+    let mut nodes = nodes;
+    nodes.pop().unwrap().stop().await;
+    let address = addresses(1).remove(0).1;
+    let mut replaced = Err(());
+    for node in &nodes {
+        if Some(node.id()) == node.leader().0 {
+            replaced = node.replace(3, 4, &address).await.map(|_| ()).map_err(|_| ());
+        }
+    }
+    replaced.unwrap();
+    let new = Node::builder(4, Tally::default())
+        .data_dir(cluster.scratch.of(4))
+        .listen(address)
+        .join(cluster.members[..2].to_vec())
+        .start()
+        .await
+        .unwrap();
+    until("it is replaced", async || {
+        let membership = nodes[0].membership();
+        membership.is_voter(quorate::NodeId(4)) && !membership.contains(quorate::NodeId(3))
+    })
+    .await;
+    assert_eq!(new.read(|tally| tally.0[&1]).await.unwrap(), 2);
+    nodes.push(new);
+    stop_all(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_with_one_id_are_noticed() {
+    let cluster = Cluster::new(2);
+    let nodes = cluster.start_all().await;
+    nodes[0].propose(1).await.unwrap();
+    let mut events = nodes[0].events();
+    let double = Node::builder(2, Tally::default())
+        .data_dir(cluster.scratch.of(22))
+        .members(cluster.members.clone())
+        .listen("127.0.0.1:0")
+        .start()
+        .await
+        .unwrap();
+    hears(&mut events, "Refused").await;
+    assert_eq!(nodes[0].propose(1).await.unwrap(), 2);
+    assert_eq!(double.applied(), quorate::Index(0));
+    stop_all(vec![double]).await;
+    stop_all(nodes).await;
+}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use quorate_raft::{Index, LogId, Membership, NodeId, Notice, RoleName, StepDownReason, Term};
+use quorate_transport::Note;
 use tokio::sync::broadcast;
 
 use crate::error::StopReason;
@@ -76,7 +77,7 @@ pub enum NodeEvent {
         peer: NodeId,
     },
     /// News of the transport: connections made and lost, refusals.
-    Transport(quorate_transport::Note),
+    Transport(Note),
     /// Something that an operator should see, as the core says it.
     Notice(Notice),
     /// The node has stopped. Nothing follows.
@@ -101,10 +102,26 @@ impl fmt::Display for NodeEvent {
             Self::NoSpace { full: false } => f.write_str("the disk has room again"),
             Self::PeerSilent { peer } => write!(f, "node {peer} is silent"),
             Self::PeerBack { peer } => write!(f, "node {peer} answers again"),
-            Self::Transport(note) => write!(f, "{note:?}"),
+            Self::Transport(note) => write_note(f, note),
             Self::Notice(notice) => notice.fmt(f),
             Self::Stopped(why) => write!(f, "stopped: {why}"),
         }
+    }
+}
+
+fn write_note(f: &mut fmt::Formatter<'_>, note: &Note) -> fmt::Result {
+    match note {
+        Note::Connected { peer, lane } => write!(f, "connected to node {peer} ({lane})"),
+        Note::Disconnected { peer, lane, why } => {
+            write!(f, "disconnected from node {peer} ({lane}): {why}")
+        }
+        Note::Refused { node, address, refusal, .. } => {
+            write!(f, "refused node {node} at {address}: {refusal}")
+        }
+        Note::RefusedBy { peer, address, refusal } => {
+            write!(f, "refused by node {peer} at {address}: {refusal}")
+        }
+        other => write!(f, "{other:?}"),
     }
 }
 

@@ -71,6 +71,7 @@
 //! ```
 //!
 //! `examples/counter.rs` is the first of these with disks: run it twice, and the counter goes on.
+//! `examples/kv.rs` is the second: a key-value store over HTTP, to play with through `curl`.
 //!
 //! # Your state machine
 //!

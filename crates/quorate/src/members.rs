@@ -8,6 +8,7 @@ use quorate_raft::{Change, ChangeError as Core, ChangeStep, LogId, NodeId, Term}
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::error::StopReason;
 use crate::handle::Handle;
 use crate::inbox::Refused;
@@ -243,7 +244,13 @@ impl<M: Machine> Handle<M> {
             if status.leader != Some(self.id()) {
                 return;
             }
-            let others = status.peers.iter().filter(|peer| status.membership.is_voter(peer.node));
+            // One that does not answer cannot take over.
+            let (now, limit) = (clock::now(), self.limits.election_timeout.as_micros());
+            let lives = |contact| u128::from(now.since(contact)) < limit;
+            let others = status
+                .peers
+                .iter()
+                .filter(|peer| status.membership.is_voter(peer.node) && lives(peer.last_contact));
             // The one that answered last, of those that are equally far.
             let Some(next) = others.max_by_key(|peer| (peer.match_index, peer.last_contact)) else {
                 return;

@@ -442,7 +442,7 @@ async fn two_nodes_with_one_id_are_noticed() {
         .start()
         .await
         .unwrap();
-    hears(&mut events, "Refused").await;
+    hears(&mut events, "efused").await;
     assert_eq!(nodes[0].propose(1).await.unwrap(), 2);
     assert_eq!(double.applied(), quorate::Index(0));
     stop_all(vec![double]).await;

@@ -448,3 +448,18 @@ async fn two_nodes_with_one_id_are_noticed() {
     stop_all(vec![double]).await;
     stop_all(nodes).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_kept_until_a_snapshot_covers_it() {
+    let cluster = Cluster::new(1);
+    let node = cluster.start(1).await;
+    // More than `compact_entries`, fewer than `snapshot_entries`.
+    for number in 0..450 {
+        node.propose(number).await.unwrap();
+    }
+    assert_eq!(node.metrics().snapshots_taken, 0);
+    node.stop().await;
+    let node = cluster.start(1).await;
+    assert_eq!(node.read(|tally| tally.0.len()).await.unwrap(), 450);
+    node.stop().await;
+}

@@ -192,6 +192,17 @@ impl Node {
         }
     }
 
+    /// The log has become large, whatever the settings say about its entries: compacts it up to
+    /// `up_to`, or as far as nothing is lost and no peer loses what it needs.
+    pub fn compact_sparingly(&mut self, up_to: Index) {
+        let up_to = self.compaction.demanded(up_to, self.raft.applied());
+        let up_to = up_to.and_then(|up_to| {
+            let (settings, alive_since) = (&self.settings, self.alive_since());
+            self.compaction.sparing_peers(up_to, settings, alive_since, &self.raft.status())
+        });
+        self.compact(up_to);
+    }
+
     /// The place of the proposal that is requested next under `id` is to be told as soon as it is
     /// known: see [`take_places`](Self::take_places). For proposals that are not forwarded, since
     /// the place of those is known only with their outcome.
@@ -207,6 +218,14 @@ impl Node {
 
     /// What the host is to do, in order.
     pub fn take_actions(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.take_actions_into(&mut actions);
+        actions
+    }
+
+    /// The same into memory that the host has used before; `actions` must be empty.
+    pub fn take_actions_into(&mut self, actions: &mut Vec<Action>) {
+        debug_assert!(actions.is_empty(), "actions that were not carried out");
         while !self.stopped {
             let effects = self.raft.take_effects();
             if effects.is_empty() {
@@ -226,7 +245,7 @@ impl Node {
         while let Some(((index, id), ())) = self.reads.pop_up_to(applied) {
             self.reply(id, Reply::Read(Ok(index)));
         }
-        std::mem::take(&mut self.actions)
+        std::mem::swap(&mut self.actions, actions);
     }
 
     /// The disk has failed: nothing that this node promises from now on could be kept.
@@ -521,8 +540,14 @@ impl Node {
 
     fn compact_if_due(&mut self) {
         let applied = self.raft.applied();
-        let due = self.compaction.due(&self.settings, applied, || self.raft.status());
+        let alive_since = self.alive_since();
+        let due = self.compaction.due(&self.settings, applied, alive_since, || self.raft.status());
         self.compact(due);
+    }
+
+    /// Peers that were heard from since then are alive.
+    const fn alive_since(&self) -> Time {
+        Time(self.now.0.saturating_sub(self.raft.config().election_timeout_max_us))
     }
 
     fn compact(&mut self, up_to: Option<Index>) {

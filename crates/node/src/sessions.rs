@@ -59,7 +59,11 @@ impl fmt::Display for SessionId {
 /// 1 | most sessions u32                                     open a session
 /// 2 | session u64 | number u64 | acknowledged u64 | command in a session
 /// 3 | session u64                                           close a session
+/// 4 | per command: length u32, command                      several in one entry
 /// ```
+///
+/// Several commands that arrive at the same time go into one entry ([`Together`]): what an entry
+/// costs in log, network and memory, they share.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// A command without a session: executed as often as it is in the log.
@@ -91,6 +95,83 @@ const PLAIN: u8 = 0;
 const OPEN: u8 = 1;
 const NUMBERED: u8 = 2;
 const CLOSE: u8 = 3;
+const TOGETHER: u8 = 4;
+
+/// Puts several commands into one entry. Each is a [`Command::Plain`] or [`Command::Numbered`].
+///
+/// They are executed in their order, one after another, as if each had an entry of its own; only
+/// their index is the same. The response to the entry is read by [`split_responses`].
+#[derive(Clone, Debug, Default)]
+pub struct Together {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Together {
+    /// No commands.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { bytes: Vec::new(), count: 0 }
+    }
+
+    /// Adds the bytes of a command.
+    pub fn push(&mut self, command: &[u8]) {
+        if self.bytes.is_empty() {
+            self.bytes.push(TOGETHER);
+        }
+        put_count(command.len(), &mut self.bytes);
+        self.bytes.extend_from_slice(command);
+        self.count += 1;
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// How many bytes they take.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes of the entry. Nothing is left behind but memory.
+    pub fn take(&mut self) -> Bytes {
+        let bytes = Bytes::copy_from_slice(&self.bytes);
+        self.bytes.clear();
+        self.count = 0;
+        bytes
+    }
+}
+
+/// The responses to the commands of an entry that was made by [`Together`], in their order.
+///
+/// # Errors
+///
+/// When the bytes are no such response.
+pub fn split_responses(
+    response: &Bytes,
+) -> Result<impl Iterator<Item = Result<Bytes, WireError>> + '_, WireError> {
+    match response.first() {
+        Some(&RESPONSES) => {}
+        Some(_) => return Err(WireError::Value { what: "response to several commands" }),
+        None => return Err(WireError::Truncated),
+    }
+    let mut reader = Reader::shared(response);
+    let _kind: [u8; 1] = reader.array()?;
+    Ok(std::iter::from_fn(move || (reader.remaining() > 0).then(|| Bytes::take(&mut reader))))
+}
+
+/// What the response to an entry of [`Together`] begins with; per command, length and response
+/// follow.
+const RESPONSES: u8 = 6;
 
 impl Command {
     /// The bytes before the user's command, if there is one; else all bytes. To be filled up by
@@ -140,15 +221,7 @@ impl Command {
                 reader.finish()?;
                 Ok(Self::Open { sessions_max })
             }
-            NUMBERED => Ok(Self::Numbered {
-                session: SessionId(u64::take(&mut reader)?),
-                number: u64::take(&mut reader)?,
-                acknowledged: u64::take(&mut reader)?,
-                command: {
-                    let rest = reader.remaining();
-                    reader.bytes(rest)?
-                },
-            }),
+            NUMBERED => Self::take_numbered(&mut reader),
             CLOSE => {
                 let session = SessionId(u64::take(&mut reader)?);
                 reader.finish()?;
@@ -156,6 +229,46 @@ impl Command {
             }
             _ => Err(WireError::Value { what: "kind of command" }),
         }
+    }
+
+    /// The commands of an entry, one or several.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no commands.
+    pub fn all_from_bytes(bytes: &Bytes) -> Result<Vec<Self>, WireError> {
+        if bytes.first() != Some(&TOGETHER) {
+            return Self::from_bytes(bytes).map(|command| vec![command]);
+        }
+        let mut reader = Reader::shared(bytes);
+        let _kind: [u8; 1] = reader.array()?;
+        let mut commands = Vec::new();
+        while reader.remaining() > 0 {
+            let command = Bytes::take(&mut reader)?;
+            if !Self::may_share(&command) {
+                return Err(WireError::Value { what: "kind of command among several" });
+            }
+            commands.push(Self::from_bytes(&command)?);
+        }
+        Ok(commands)
+    }
+
+    fn take_numbered(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self::Numbered {
+            session: SessionId(u64::take(reader)?),
+            number: u64::take(reader)?,
+            acknowledged: u64::take(reader)?,
+            command: {
+                let rest = reader.remaining();
+                reader.bytes(rest)?
+            },
+        })
+    }
+
+    /// Whether the command with these bytes may go into one entry with others.
+    #[must_use]
+    pub fn may_share(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(PLAIN | NUMBERED)))
     }
 }
 
@@ -223,11 +336,19 @@ impl Response {
 
 /// What a batch of commands comes to: what the state machine is to execute, and how the rest is
 /// answered. Made by [`Sessions::plan`], ended by [`Sessions::finish`].
+///
+/// The commands of an entry of [`Together`] are planned one by one.
 #[derive(Debug, Default)]
 #[must_use = "the state machine executes the commands, then `finish` answers all"]
 pub struct Plan {
     execute: Vec<(Index, Bytes)>,
     outcomes: Vec<Outcome>,
+    /// How many of the outcomes belong to each entry that has several: its place among the entries,
+    /// and their number.
+    together: Vec<(usize, usize)>,
+    entries: usize,
+    /// Where the last command of a session was.
+    last: Moment,
     /// Numbered commands among those to execute: the place in `execute`, and whose it is.
     numbered: Vec<(usize, SessionId, u64)>,
 }
@@ -258,14 +379,18 @@ enum Outcome {
 pub struct Sessions {
     by_id: BTreeMap<SessionId, Session>,
     /// By the entry that used them last, so the first is the least recently used.
-    by_use: BTreeMap<Index, SessionId>,
+    by_use: BTreeMap<Moment, SessionId>,
     /// What was changed (`true`) or ended since the last [`take_changes`](Self::take_changes).
     changes: BTreeMap<SessionId, bool>,
 }
 
+/// The place of a command: its entry, and which of the commands in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+struct Moment(Index, u32);
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Session {
-    last_used: Index,
+    last_used: Moment,
     /// Replies to lower numbers are not needed any more.
     acknowledged: u64,
     replies: BTreeMap<u64, Kept>,
@@ -311,17 +436,51 @@ impl Sessions {
     ) -> Result<Plan, (Index, WireError)> {
         let mut plan = Plan::default();
         for (index, bytes) in commands {
-            let outcome = match bytes.first() {
-                // Most commands, without a detour.
-                Some(&PLAIN) => plan.execute(index, bytes.slice(1..)),
-                _ => {
-                    let command = Command::from_bytes(bytes).map_err(|why| (index, why))?;
-                    self.decide(index, command, &mut plan)
+            if bytes.first() == Some(&TOGETHER) {
+                let before = plan.outcomes.len();
+                let mut reader = Reader::shared(bytes);
+                let _kind: [u8; 1] = reader.array().map_err(|why| (index, why))?;
+                while reader.remaining() > 0 {
+                    self.plan_next(index, &mut reader, &mut plan).map_err(|why| (index, why))?;
                 }
-            };
-            plan.outcomes.push(outcome);
+                plan.together.push((plan.entries, plan.outcomes.len() - before));
+            } else {
+                self.plan_one(index, bytes, &mut plan).map_err(|why| (index, why))?;
+            }
+            plan.entries += 1;
         }
         Ok(plan)
+    }
+
+    /// One of several commands in an entry.
+    fn plan_next(
+        &mut self,
+        index: Index,
+        reader: &mut Reader<'_>,
+        plan: &mut Plan,
+    ) -> Result<(), WireError> {
+        let length = reader.count(1)?.checked_sub(1).ok_or(WireError::Truncated)?;
+        let outcome = match u8::take(reader)? {
+            PLAIN => plan.execute(index, reader.bytes(length)?),
+            NUMBERED => {
+                let command = Command::take_numbered(&mut Reader::shared(&reader.bytes(length)?))?;
+                self.decide(index, command, plan)
+            }
+            // Sessions are named by the index of their entry, so it belongs to them alone.
+            _ => return Err(WireError::Value { what: "kind of command among several" }),
+        };
+        plan.outcomes.push(outcome);
+        Ok(())
+    }
+
+    fn plan_one(&mut self, index: Index, bytes: &Bytes, plan: &mut Plan) -> Result<(), WireError> {
+        let outcome = match bytes.first() {
+            // Most commands, without a detour.
+            Some(&PLAIN) => plan.execute(index, bytes.slice(1..)),
+            _ => self.decide(index, Command::from_bytes(bytes)?, plan),
+        };
+        plan.outcomes.push(outcome);
+        Ok(())
     }
 
     fn decide(&mut self, index: Index, command: Command, plan: &mut Plan) -> Outcome {
@@ -341,8 +500,9 @@ impl Sessions {
                 };
                 self.changes.insert(id, true);
                 self.by_use.remove(&session.last_used);
-                self.by_use.insert(index, id);
-                session.last_used = index;
+                let now = plan.moment(index);
+                self.by_use.insert(now, id);
+                session.last_used = now;
                 if acknowledged > session.acknowledged {
                     session.acknowledged = acknowledged;
                     session.replies = session.replies.split_off(&acknowledged);
@@ -384,15 +544,32 @@ impl Sessions {
                 *kept = Kept::Response(Bytes::copy_from_slice(&responses[*place]));
             }
         }
-        if responses.len() == plan.outcomes.len() {
-            // Every command was executed, in order.
-            return responses;
-        }
         let response = |outcome| match outcome {
             Outcome::Executes(place) => responses[place].clone(),
             Outcome::Known(response) => response,
         };
-        plan.outcomes.into_iter().map(response).collect()
+        let Plan { outcomes, together, entries, .. } = plan;
+        // Every command was executed, in order.
+        let plainly = responses.len() == outcomes.len();
+        if together.is_empty() {
+            return if plainly { responses } else { outcomes.into_iter().map(response).collect() };
+        }
+        let mut told = Vec::with_capacity(entries);
+        let mut outcomes = outcomes.into_iter().map(response);
+        let mut together = together.into_iter().peekable();
+        for entry in 0..entries {
+            match together.next_if(|(place, _)| *place == entry) {
+                None => told.extend(outcomes.next()),
+                Some((_, count)) => {
+                    let mut bytes = vec![RESPONSES];
+                    for response in outcomes.by_ref().take(count) {
+                        response.put(&mut bytes);
+                    }
+                    told.push(bytes.into());
+                }
+            }
+        }
+        told
     }
 
     fn open(&mut self, index: Index, sessions_max: u32) {
@@ -402,9 +579,10 @@ impl Sessions {
             self.end(*oldest);
         }
         let id = SessionId(index.0);
-        let session = Session { last_used: index, acknowledged: 0, replies: BTreeMap::new() };
+        let last_used = Moment(index, 0);
+        let session = Session { last_used, acknowledged: 0, replies: BTreeMap::new() };
         self.by_id.insert(id, session);
-        self.by_use.insert(index, id);
+        self.by_use.insert(last_used, id);
         self.changes.insert(id, true);
     }
 
@@ -456,13 +634,23 @@ impl Sessions {
 
     fn insert(&mut self, id: SessionId, session: Session) -> Result<(), WireError> {
         let fresh = self.by_use.insert(session.last_used, id).is_none()
-            && session.last_used.0 >= id.0
+            && session.last_used.0.0 >= id.0
             && self.by_id.insert(id, session).is_none();
         if fresh { Ok(()) } else { Err(WireError::Value { what: "table of sessions" }) }
     }
 }
 
 impl Plan {
+    /// The place of the next command.
+    fn moment(&mut self, index: Index) -> Moment {
+        if self.last.0 == index {
+            self.last.1 += 1;
+        } else {
+            self.last = Moment(index, 0);
+        }
+        self.last
+    }
+
     fn execute(&mut self, index: Index, command: Bytes) -> Outcome {
         self.execute.push((index, command));
         Outcome::Executes(self.execute.len() - 1)
@@ -499,14 +687,15 @@ impl Form for Sessions {
     }
 }
 
-const SESSION_BYTES_MIN: usize = 8 + 8 + 4;
+const SESSION_BYTES_MIN: usize = 12 + 8 + 4;
 
 /// ```text
-/// last used u64 | acknowledged u64 | count u32 | per reply, ascending: number u64, length u32, response
+/// last used u64, u32 | acknowledged u64 | count u32 | per reply, ascending: number u64, length u32, response
 /// ```
 impl Form for Session {
     fn put(&self, out: &mut Vec<u8>) {
-        self.last_used.put(out);
+        self.last_used.0.put(out);
+        self.last_used.1.put(out);
         self.acknowledged.put(out);
         put_count(self.replies.len(), out);
         for (number, kept) in &self.replies {
@@ -519,7 +708,7 @@ impl Form for Session {
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        let last_used = Index::take(reader)?;
+        let last_used = Moment(Index::take(reader)?, u32::take(reader)?);
         let acknowledged = u64::take(reader)?;
         let count = reader.count(8 + 4)?;
         let mut replies = BTreeMap::new();

@@ -33,6 +33,9 @@ pub struct Settings {
     /// Entries that the log may hold for a snapshot in transfer: while a peer fetches one, what
     /// comes behind it is kept, up to this many. Default 1,000,000.
     pub keep_for_transfer: u64,
+    /// Entries that the log may hold for a follower that is being sent entries and lags, up to this
+    /// many. Default 0: none. Larger: it needs no snapshot, and the log more room.
+    pub keep_for_followers: u64,
 }
 
 impl Default for Settings {
@@ -48,6 +51,7 @@ impl Default for Settings {
             compact_entries: 100_000,
             keep_entries: 10_000,
             keep_for_transfer: 1_000_000,
+            keep_for_followers: 0,
         }
     }
 }

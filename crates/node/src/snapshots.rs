@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_raft::{Index, LogId, NodeId, SnapshotMeta, Status};
+use quorate_raft::{Index, LogId, NodeId, ReplicationMode, SnapshotMeta, Status, Time};
 
 use crate::settings::Settings;
 
@@ -90,6 +90,7 @@ impl Compaction {
         &self,
         settings: &Settings,
         applied: Index,
+        alive_since: Time,
         status: impl FnOnce() -> Status,
     ) -> Option<Index> {
         if settings.compact_entries == 0
@@ -98,13 +99,33 @@ impl Compaction {
             return None;
         }
         let keep = settings.keep_entries.min(settings.compact_entries);
-        let mut up_to = self.demanded(Index(applied.0 - keep), applied)?;
-        let status = status();
-        for snapshot in status.peers.iter().filter_map(|peer| peer.snapshot) {
-            // The peer will need what comes behind its snapshot; without it, it would need the
-            // next snapshot at once. But a transfer without end must not keep a log without end.
-            if status.last_log.index.0.saturating_sub(snapshot.0) <= settings.keep_for_transfer {
-                up_to = up_to.min(snapshot);
+        let up_to = self.demanded(Index(applied.0 - keep), applied)?;
+        self.sparing_peers(up_to, settings, alive_since, &status())
+    }
+
+    /// As far towards `up_to` as no peer loses what it will need, within limits: a transfer without
+    /// end, or a peer that never catches up, must not keep a log without end.
+    pub(crate) fn sparing_peers(
+        &self,
+        mut up_to: Index,
+        settings: &Settings,
+        alive_since: Time,
+        status: &Status,
+    ) -> Option<Index> {
+        let behind = |index: Index| status.last_log.index.0.saturating_sub(index.0);
+        for peer in &status.peers {
+            if let Some(snapshot) = peer.snapshot {
+                // It will need what comes behind its snapshot; without it, it would need the next
+                // snapshot at once.
+                if behind(snapshot) <= settings.keep_for_transfer {
+                    up_to = up_to.min(snapshot);
+                }
+            } else if peer.mode == ReplicationMode::Replicate
+                && peer.last_contact >= alive_since
+                && behind(peer.match_index) <= settings.keep_for_followers
+            {
+                // It lives, and is on its way.
+                up_to = up_to.min(peer.match_index);
             }
         }
         (up_to > self.start).then_some(up_to)
@@ -119,7 +140,9 @@ impl Compaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_raft::Term;
+    use std::sync::Arc;
+
+    use quorate_raft::{PeerStatus, RoleName, Term};
 
     fn snapshot(index: u64) -> SnapshotMeta {
         let id = LogId::new(Index(index), Term(1));
@@ -143,6 +166,59 @@ mod tests {
         assert_eq!(snapshots.prepare(NodeId(2), Index(5)), Prepare::Spool);
         assert_eq!(snapshots.spooled(None), [(NodeId(2), None)]);
         assert_eq!(snapshots.prepare(NodeId(2), Index(5)), Prepare::Spool);
+    }
+
+    #[test]
+    fn nothing_is_dropped_that_peers_need() {
+        let peer = |node, mode, match_index, snapshot| PeerStatus {
+            node: NodeId(node),
+            mode,
+            match_index: Index(match_index),
+            next_index: Index(match_index + 1),
+            inflight_messages: 0,
+            inflight_bytes: 0,
+            last_contact: Time(50),
+            snapshot,
+            feature_level: None,
+        };
+        let status = Status {
+            node: NodeId(1),
+            role: RoleName::Leader,
+            term: Term(1),
+            voted_for: None,
+            leader: Some(NodeId(1)),
+            compacted: LogId::ZERO,
+            last_log: LogId::new(Index(100), Term(1)),
+            durable_index: Index(100),
+            commit_index: Index(100),
+            applied: Index(100),
+            membership: Arc::default(),
+            membership_index: Index(0),
+            unapplied_bytes: 0,
+            tail_bytes: 0,
+            unreadable: None,
+            writing_since: None,
+            fetching: None,
+            peers: vec![
+                peer(2, ReplicationMode::Replicate, 60, None),
+                peer(3, ReplicationMode::Snapshot, 0, Some(Index(30))),
+            ],
+            transfer_to: None,
+        };
+        let settings = |transfer, followers| Settings {
+            keep_for_transfer: transfer,
+            keep_for_followers: followers,
+            ..Settings::default()
+        };
+        let compaction = Compaction::new(Index(10), Index(90));
+        let spare = |settings: &Settings, alive_since| {
+            compaction.sparing_peers(Index(90), settings, Time(alive_since), &status)
+        };
+        assert_eq!(spare(&settings(0, 0), 50), Some(Index(90)));
+        assert_eq!(spare(&settings(0, 40), 50), Some(Index(60)), "a follower lags");
+        assert_eq!(spare(&settings(0, 39), 50), Some(Index(90)), "by too much");
+        assert_eq!(spare(&settings(0, 40), 51), Some(Index(90)), "a dead one needs nothing");
+        assert_eq!(spare(&settings(70, 40), 50), Some(Index(30)), "a transfer is under way");
     }
 
     #[test]

@@ -1,0 +1,12 @@
+//! What a handle wants of the driver besides requests to the node.
+
+use quorate_raft::Status;
+use tokio::sync::oneshot;
+
+pub(crate) enum Control {
+    Status(oneshot::Sender<Status>),
+    /// Take a snapshot now; said when it is durable.
+    Snapshot(oneshot::Sender<bool>),
+    /// Stop, without handing leadership over.
+    Stop,
+}

@@ -1,0 +1,159 @@
+//! What happens in a node, as a stream for whoever wants to know.
+
+use std::fmt;
+use std::sync::Arc;
+
+use quorate_raft::{Index, LogId, Membership, NodeId, Notice, RoleName, StepDownReason, Term};
+use quorate_transport::Note;
+use tokio::sync::broadcast;
+
+use crate::error::StopReason;
+
+/// Something that happened in a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum NodeEvent {
+    /// This node plays another role.
+    Role {
+        /// The role.
+        role: RoleName,
+        /// In which term.
+        term: Term,
+    },
+    /// Another node leads, or none that is known.
+    Leader {
+        /// Who.
+        leader: Option<NodeId>,
+        /// In which term.
+        term: Term,
+    },
+    /// This node gave up leadership.
+    SteppedDown {
+        /// The term that it led.
+        term: Term,
+        /// Why, a stalled disk among the reasons.
+        why: StepDownReason,
+    },
+    /// Another configuration is in force. It may still be rolled back until it is committed.
+    Membership {
+        /// The configuration.
+        membership: Arc<Membership>,
+        /// Where it stands in the log.
+        at: Index,
+    },
+    /// This node's state was written into a snapshot.
+    SnapshotTaken {
+        /// Up to where.
+        at: LogId,
+        /// How large it is.
+        bytes: u64,
+    },
+    /// No snapshot could be written; the log grows until one can.
+    SnapshotFailed,
+    /// A snapshot of another node has replaced this node's state.
+    SnapshotInstalled {
+        /// Up to where.
+        at: LogId,
+    },
+    /// The oldest write has been under way for long. The core gives up leadership if it takes longer
+    /// than `disk_stall_timeout`.
+    DiskStalled {
+        /// Since how many microseconds.
+        micros: u64,
+    },
+    /// The disk is full, or there is room again.
+    NoSpace {
+        /// Whether it is full.
+        full: bool,
+    },
+    /// A peer has not been heard from for an election timeout, as this leader sees it.
+    PeerSilent {
+        /// Who.
+        peer: NodeId,
+    },
+    /// A silent peer answers again.
+    PeerBack {
+        /// Who.
+        peer: NodeId,
+    },
+    /// News of the transport: connections made and lost, refusals.
+    Transport(Note),
+    /// Something that an operator should see, as the core says it.
+    Notice(Notice),
+    /// The node has stopped. Nothing follows.
+    Stopped(StopReason),
+}
+
+impl fmt::Display for NodeEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Role { role, term } => write!(f, "{role} in term {term}"),
+            Self::Leader { leader: Some(leader), term } => {
+                write!(f, "node {leader} leads term {term}")
+            }
+            Self::Leader { leader: None, term } => write!(f, "no leader is known in term {term}"),
+            Self::SteppedDown { term, why } => write!(f, "gave up leading term {term}: {why}"),
+            Self::Membership { membership, at } => write!(f, "members: {membership} (index {at})"),
+            Self::SnapshotTaken { at, bytes } => write!(f, "snapshot {at} of {bytes} bytes"),
+            Self::SnapshotFailed => f.write_str("no snapshot could be written"),
+            Self::SnapshotInstalled { at } => write!(f, "installed snapshot {at}"),
+            Self::DiskStalled { micros } => write!(f, "the disk takes {} ms", micros / 1000),
+            Self::NoSpace { full: true } => f.write_str("the disk is full"),
+            Self::NoSpace { full: false } => f.write_str("the disk has room again"),
+            Self::PeerSilent { peer } => write!(f, "node {peer} is silent"),
+            Self::PeerBack { peer } => write!(f, "node {peer} answers again"),
+            Self::Transport(note) => write_note(f, note),
+            Self::Notice(notice) => notice.fmt(f),
+            Self::Stopped(why) => write!(f, "stopped: {why}"),
+        }
+    }
+}
+
+fn write_note(f: &mut fmt::Formatter<'_>, note: &Note) -> fmt::Result {
+    match note {
+        Note::Connected { peer, lane } => write!(f, "connected to node {peer} ({lane})"),
+        Note::Disconnected { peer, lane, why } => {
+            write!(f, "disconnected from node {peer} ({lane}): {why}")
+        }
+        Note::Refused { node, address, refusal, .. } => {
+            write!(f, "refused node {node} at {address}: {refusal}")
+        }
+        Note::RefusedBy { peer, address, refusal } => {
+            write!(f, "refused by node {peer} at {address}: {refusal}")
+        }
+        other => write!(f, "{other:?}"),
+    }
+}
+
+/// A listener to a node's events. The node never waits for it: if it is slow, it loses the oldest.
+#[derive(Debug)]
+pub struct Events {
+    receiver: broadcast::Receiver<NodeEvent>,
+}
+
+/// How many events are kept for a slow listener.
+pub const EVENTS_MAX: usize = 256;
+
+/// What a listener gets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// The next event.
+    Event(NodeEvent),
+    /// The listener was too slow: so many events are lost, and the next one follows on them.
+    Missed(u64),
+}
+
+impl Events {
+    pub(crate) const fn new(receiver: broadcast::Receiver<NodeEvent>) -> Self {
+        Self { receiver }
+    }
+
+    /// Waits for the next event. `None` when the node has stopped.
+    pub async fn next(&mut self) -> Option<Heard> {
+        match self.receiver.recv().await {
+            Ok(event) => Some(Heard::Event(event)),
+            Err(broadcast::error::RecvError::Lagged(count)) => Some(Heard::Missed(count)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

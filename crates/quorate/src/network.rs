@@ -1,0 +1,173 @@
+//! How nodes reach each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use quorate_node::{Event, NodeMessage};
+use quorate_raft::{Incarnation, Membership, NodeId, SnapshotMeta};
+
+use crate::inbox::Inbox;
+use crate::snapshot_file::Head;
+use crate::snapshots::Snapshots;
+
+/// What a node offers to its peers, and where messages for it go.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) node: NodeId,
+    pub(crate) cluster: quorate_raft::ClusterId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) snapshots: Arc<Snapshots>,
+}
+
+impl Endpoint {
+    /// Receives a snapshot from whoever gives `copy` its bytes from an offset on, and reports it.
+    /// Waits for the disk.
+    pub(crate) fn receive(
+        &self,
+        meta: &SnapshotMeta,
+        copy: impl FnOnce(
+            u64,
+            &mut (dyn FnMut(&[u8]) -> std::io::Result<()> + Send),
+        ) -> std::io::Result<()>,
+    ) {
+        let result = self.snapshots.receive(meta.id).and_then(|mut incoming| {
+            let offset = incoming.offset();
+            copy(offset, &mut |bytes| incoming.push(bytes))?;
+            let (cluster, meta) = (self.cluster, meta.clone());
+            incoming.finish(&Head { cluster, meta, sessions: bytes::Bytes::new() })
+        });
+        self.inbox.event(Event::Fetched { snapshot: meta.id, complete: result.is_ok() });
+    }
+}
+
+pub(crate) use quorate_transport::BoxFuture;
+
+/// What the driver needs of a network.
+pub(crate) trait Network: Send + Sync {
+    /// Sends, or loses it. Never waits.
+    fn send(&self, to: NodeId, message: NodeMessage);
+    /// Who is there, with what the membership says of them.
+    fn set_peers(&self, membership: &Membership);
+    /// Fetches a snapshot from a peer, and reports [`Event::Fetched`].
+    fn fetch(&self, from: NodeId, snapshot: SnapshotMeta);
+    /// Takes and gives nothing any more.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A network inside one process, for tests, examples and simulations of your own: messages are
+/// handed over as values.
+#[derive(Clone, Default)]
+pub struct InProcess {
+    hub: Arc<Mutex<Hub>>,
+}
+
+#[derive(Default)]
+struct Hub {
+    nodes: BTreeMap<NodeId, Endpoint>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+}
+
+impl InProcess {
+    /// A network without nodes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().expect("nobody panics while holding the hub")
+    }
+
+    /// From now on, messages from `from` to `to` are lost.
+    pub fn cut(&self, from: NodeId, to: NodeId) {
+        self.lock().cut.insert((from, to));
+    }
+
+    /// Cuts a node off from all others, both ways.
+    pub fn isolate(&self, node: NodeId) {
+        let mut hub = self.lock();
+        let others: Vec<NodeId> =
+            hub.nodes.keys().copied().filter(|other| *other != node).collect();
+        for other in others {
+            hub.cut.insert((node, other));
+            hub.cut.insert((other, node));
+        }
+    }
+
+    /// Mends every cut.
+    pub fn heal(&self) {
+        self.lock().cut.clear();
+    }
+
+    pub(crate) fn join(&self, endpoint: Endpoint) -> Arc<dyn Network> {
+        self.lock().nodes.insert(endpoint.node, endpoint.clone());
+        Arc::new(Local { network: self.clone(), endpoint })
+    }
+
+    fn target(&self, from: NodeId, to: NodeId) -> Option<Endpoint> {
+        let hub = self.lock();
+        if hub.cut.contains(&(from, to)) {
+            return None;
+        }
+        hub.nodes.get(&to).cloned()
+    }
+}
+
+struct Local {
+    network: InProcess,
+    endpoint: Endpoint,
+}
+
+impl Network for Local {
+    fn send(&self, to: NodeId, message: NodeMessage) {
+        let inbox = {
+            let hub = self.network.lock();
+            if !hub.cut.is_empty() && hub.cut.contains(&(self.endpoint.node, to)) {
+                return;
+            }
+            let Some(target) = hub.nodes.get(&to) else { return };
+            Arc::clone(&target.inbox)
+        };
+        inbox.message(message);
+    }
+
+    fn set_peers(&self, _: &Membership) {}
+
+    fn fetch(&self, from: NodeId, snapshot: SnapshotMeta) {
+        let endpoint = self.endpoint.clone();
+        let source = self.network.target(endpoint.node, from);
+        tokio::task::spawn_blocking(move || {
+            endpoint.receive(&snapshot, |offset, push| {
+                let source = source.ok_or(std::io::ErrorKind::NotConnected)?;
+                let (mut bytes, _) = source.snapshots.open(snapshot.id)?;
+                bytes.seek_to(offset)?;
+                let mut chunk = vec![0; 1 << 18];
+                loop {
+                    match bytes.read(&mut chunk)? {
+                        0 => return Ok(()),
+                        count => push(&chunk[..count])?,
+                    }
+                }
+            });
+        });
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        let node = self.endpoint.node;
+        let mut hub = self.network.lock();
+        let own = |found: &Endpoint| Arc::ptr_eq(&found.inbox, &self.endpoint.inbox);
+        if hub.nodes.get(&node).is_some_and(own) {
+            hub.nodes.remove(&node);
+        }
+        let closed = Event::PeerClosed { peer: node, incarnation: self.endpoint.incarnation };
+        let reached: Vec<Endpoint> = hub.nodes.values().cloned().collect();
+        let cut = hub.cut.clone();
+        drop(hub);
+        for other in reached.iter().filter(|other| !cut.contains(&(node, other.node))) {
+            other.inbox.event(closed.clone());
+        }
+        Box::pin(std::future::ready(()))
+    }
+}

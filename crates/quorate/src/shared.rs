@@ -1,0 +1,102 @@
+//! What the driver and the handles share.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use quorate_raft::{Index, Membership, NodeId, Term, Time};
+use tokio::sync::{broadcast, watch};
+
+use crate::driver::Log;
+use crate::error::StopReason;
+use crate::events::{EVENTS_MAX, NodeEvent};
+use crate::inbox::Inbox;
+use crate::metrics::Counters;
+
+pub(crate) struct Shared {
+    pub(crate) id: NodeId,
+    pub(crate) inbox: Arc<Inbox>,
+    /// Until the node stops: handles may be kept for longer, and the log is locked while it is open.
+    pub(crate) log: Mutex<Option<Log>>,
+    pub(crate) counters: Counters,
+    pub(crate) freshness: FreshnessCell,
+    /// The highest index that the state machine has applied.
+    pub(crate) applied: watch::Sender<Index>,
+    pub(crate) leader: watch::Sender<(Option<NodeId>, Term)>,
+    pub(crate) membership: watch::Sender<Arc<Membership>>,
+    pub(crate) events: broadcast::Sender<NodeEvent>,
+    /// Why the node has stopped, from then on.
+    pub(crate) stopped: OnceLock<StopReason>,
+    /// All its threads have ended, too.
+    pub(crate) ended: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(crate) fn new(id: NodeId, inbox: Arc<Inbox>, log: Log, applied: Index) -> Self {
+        Self {
+            id,
+            inbox,
+            log: Mutex::new(Some(log)),
+            counters: Counters::default(),
+            freshness: FreshnessCell::default(),
+            applied: watch::channel(applied).0,
+            leader: watch::channel((None, Term(0))).0,
+            membership: watch::channel(Arc::default()).0,
+            events: broadcast::channel(EVENTS_MAX).0,
+            stopped: OnceLock::new(),
+            ended: watch::channel(false).0,
+        }
+    }
+
+    /// The log, until the node stops.
+    pub(crate) fn log(&self) -> Option<Log> {
+        self.log.lock().expect("nobody panics while holding it").clone()
+    }
+
+    pub(crate) fn forget_log(&self) {
+        self.log.lock().expect("nobody panics while holding it").take();
+    }
+
+    /// Tells whoever listens. Never waits.
+    pub(crate) fn tell(&self, event: NodeEvent) {
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn stop_reason(&self) -> StopReason {
+        self.stopped.get().cloned().unwrap_or(StopReason::Requested)
+    }
+}
+
+/// How new the data of this node are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Freshness {
+    /// Nothing was heard from a leader yet.
+    Unknown,
+    /// They are at least what a leader had committed then.
+    At(Time),
+    /// This node leads, as far as it knows.
+    Leads,
+}
+
+#[derive(Default)]
+pub(crate) struct FreshnessCell(AtomicU64);
+
+impl FreshnessCell {
+    pub(crate) fn set(&self, freshness: Freshness) {
+        self.0.store(
+            match freshness {
+                Freshness::Unknown => 0,
+                Freshness::At(time) => time.0.max(1),
+                Freshness::Leads => u64::MAX,
+            },
+            Relaxed,
+        );
+    }
+
+    pub(crate) fn get(&self) -> Freshness {
+        match self.0.load(Relaxed) {
+            0 => Freshness::Unknown,
+            u64::MAX => Freshness::Leads,
+            time => Freshness::At(Time(time)),
+        }
+    }
+}

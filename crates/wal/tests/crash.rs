@@ -1,5 +1,5 @@
 //! Power cuts and kills at every step, with every part of the unsynced writes on the disk or not.
-//! With `QUORATE_LONG=1`, for about an hour.
+//! With `QUORATE_LONG=1`, many times over: some minutes.
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
 mod support;

@@ -133,3 +133,40 @@ pub(crate) async fn race<A: Future, B: Future>(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// When `stop` returns, whatever tasks held is free: those that end when they are told to, and
+    /// those that never would.
+    #[tokio::test]
+    async fn nothing_is_left_after_a_stop() {
+        let tasks = Tasks::new().unwrap();
+        let held = Arc::new(());
+        for stubborn in [false, true, true] {
+            let (tasks_there, held) = (tasks.clone(), Arc::clone(&held));
+            tasks.spawn(async move {
+                let _held = held;
+                if stubborn {
+                    pending::<()>().await;
+                }
+                tasks_there.stopping().await;
+            });
+        }
+        tokio::task::yield_now().await;
+        assert!(!tasks.is_stopping());
+        assert_eq!(Arc::strong_count(&held), 4);
+        tasks.stop().await;
+        assert_eq!(Arc::strong_count(&held), 1);
+        tasks.stop().await;
+        assert!(tasks.is_stopping());
+    }
+
+    #[test]
+    fn there_are_none_outside_of_a_runtime() {
+        assert!(Tasks::new().is_none());
+    }
+}

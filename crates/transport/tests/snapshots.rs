@@ -257,6 +257,19 @@ async fn no_faster_than_allowed() {
     assert!(took >= Duration::from_millis(800), "{took:?}");
 }
 
+/// The sender is done long before the last byte has arrived, and does not hang up on it.
+#[tokio::test]
+async fn the_tail_arrives_through_a_slow_link() {
+    let (a, b, proxy) = through_proxy(settings()).await;
+    let bytes = noise(3_000_000, 2);
+    gives(&a, &bytes, 1);
+    proxy.rate_back.store(3_000_000, Ordering::Relaxed);
+    let mut stream = fetch(&b, SnapshotRequest::from_start(NAME)).await.unwrap();
+    let mut got = Vec::new();
+    all(&mut stream, &mut got).await.unwrap();
+    assert!(got == bytes);
+}
+
 /// The host of the receiver takes its time: nothing piles up, and nobody is taken for dead.
 #[tokio::test]
 async fn a_slow_receiver_holds_the_sender_up() {

@@ -242,6 +242,8 @@ pub(crate) struct Proxy {
     mode: watch::Sender<Mode>,
     /// Bytes per second and connection; zero is no limit.
     pub(crate) rate: Arc<AtomicU64>,
+    /// The same for what comes back.
+    pub(crate) rate_back: Arc<AtomicU64>,
     /// Bytes forwarded from the target to whoever dialled.
     pub(crate) backwards: Arc<AtomicU64>,
     /// Closes the connections once so many bytes have come back; zero: never.
@@ -254,10 +256,12 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let mode = watch::Sender::new(Mode::Forward);
         let rate = Arc::new(AtomicU64::new(0));
+        let rate_back = Arc::new(AtomicU64::new(0));
         let backwards = Arc::new(AtomicU64::new(0));
         let close_after_backwards = Arc::new(AtomicU64::new(0));
-        let proxy = Self { address, mode, rate, backwards, close_after_backwards };
+        let proxy = Self { address, mode, rate, rate_back, backwards, close_after_backwards };
         let (modes, rate) = (proxy.mode.subscribe(), Arc::clone(&proxy.rate));
+        let rate_back = Arc::clone(&proxy.rate_back);
         let backwards = Arc::clone(&proxy.backwards);
         let limit = Arc::clone(&proxy.close_after_backwards);
         tokio::spawn(async move {
@@ -266,21 +270,21 @@ impl Proxy {
                     continue;
                 }
                 let (modes, rate) = (modes.clone(), Arc::clone(&rate));
+                let rate_back = Arc::clone(&rate_back);
                 let (backwards, limit) = (Arc::clone(&backwards), Arc::clone(&limit));
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(target).await else { return };
                     let (near_read, near_write) = near.into_split();
                     let (far_read, far_write) = far.into_split();
-                    let nothing = Arc::new(AtomicU64::new(0));
                     let there = pump(
                         near_read,
                         far_write,
                         modes.clone(),
                         rate,
                         Arc::default(),
-                        Arc::clone(&nothing),
+                        Arc::default(),
                     );
-                    let back = pump(far_read, near_write, modes, nothing, backwards, limit);
+                    let back = pump(far_read, near_write, modes, rate_back, backwards, limit);
                     tokio::select! { () = there => {}, () = back => {} }
                 });
             }

@@ -230,7 +230,8 @@ impl<M: Machine> Builder<M> {
         self
     }
 
-    /// Most requests that wait to be looked at; more are refused as busy. Default 65,536.
+    /// Most requests that wait to be looked at; more are refused as busy. Default 65,536. Their
+    /// commands may take `unapplied_bytes_max` in all, too.
     #[must_use]
     pub fn requests_max(mut self, requests_max: usize) -> Self {
         self.requests_max = requests_max;
@@ -313,7 +314,11 @@ impl<M: Machine> Builder<M> {
         };
 
         let snapshots = Arc::new(snapshots);
-        let inbox = Arc::new(Inbox::new(self.messages_max, self.requests_max));
+        let inbox = Arc::new(Inbox::new(
+            self.messages_max,
+            self.requests_max,
+            tuning.core.unapplied_bytes_max,
+        ));
         let applied = recovered.applied;
         let core = Config { cluster, node: id, incarnation, ..tuning.core.clone() };
         let settings = tuning.node.clone();

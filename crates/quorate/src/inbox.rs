@@ -49,11 +49,14 @@ pub(crate) struct Inbox {
     inner: Mutex<Inner>,
     messages_max: usize,
     requests_max: usize,
+    request_bytes_max: usize,
 }
 
 #[derive(Default)]
 struct Inner {
     arrivals: Arrivals,
+    /// Bytes of the commands among the requests.
+    request_bytes: usize,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -65,8 +68,8 @@ pub(crate) enum Refused {
 }
 
 impl Inbox {
-    pub(crate) fn new(messages_max: usize, requests_max: usize) -> Self {
-        Self { inner: Mutex::default(), messages_max, requests_max }
+    pub(crate) fn new(messages_max: usize, requests_max: usize, request_bytes_max: usize) -> Self {
+        Self { inner: Mutex::default(), messages_max, requests_max, request_bytes_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -87,8 +90,13 @@ impl Inbox {
         if inner.closed {
             return Err(Refused::Closed);
         }
-        if inner.arrivals.requests.len() >= self.requests_max {
+        if inner.arrivals.requests.len() >= self.requests_max
+            || inner.request_bytes >= self.request_bytes_max
+        {
             return Err(Refused::Full);
+        }
+        if let Request::Propose { command, .. } = &request {
+            inner.request_bytes += command.len();
         }
         inner.arrivals.requests.push((request, reply));
         Self::wake(inner);
@@ -154,7 +162,9 @@ impl Inbox {
 
     /// Takes out everything; `arrivals` must be empty, and its memory is used again.
     pub(crate) fn take(&self, arrivals: &mut Arrivals) {
-        std::mem::swap(&mut self.lock().arrivals, arrivals);
+        let mut inner = self.lock();
+        inner.request_bytes = 0;
+        std::mem::swap(&mut inner.arrivals, arrivals);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -184,5 +194,37 @@ impl Inbox {
         let arrivals = std::mem::take(&mut inner.arrivals);
         drop(inner);
         drop(arrivals);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_by_count_and_by_bytes() {
+        let request = |bytes: usize| {
+            let command = Bytes::from(vec![0; bytes]);
+            let reply = ReplyTo::Propose(tokio::sync::oneshot::channel().0);
+            (Request::Propose { command, in_term: None }, reply)
+        };
+        let taken = |inbox: &Inbox, bytes| {
+            let fits = |_: &usize| {
+                let (request, reply) = request(bytes);
+                inbox.request(request, reply).is_ok()
+            };
+            (0..100).take_while(fits).count()
+        };
+        let inbox = Inbox::new(1, 10, 1000);
+        assert_eq!(taken(&inbox, 1), 10);
+        let mut arrivals = Arrivals::default();
+        inbox.take(&mut arrivals);
+        assert_eq!(taken(&inbox, 300), 4, "the last one may go beyond");
+        inbox.take(&mut Arrivals::default());
+        assert_eq!(taken(&inbox, 300), 4);
+        inbox.close();
+        assert_eq!(taken(&inbox, 0), 0);
     }
 }

@@ -167,8 +167,9 @@
 //!   stalled disks, silent peers, refused strangers. A slow listener loses the oldest events and is
 //!   told how many.
 //! * Everything that queues is bounded. Overload is answered with [`Busy`](ProposeError::Busy), not
-//!   with memory: at most [`requests_max`](Builder::requests_max) requests wait to be looked at, and
-//!   at most `unapplied_bytes_max` (64 MiB) of commands are on their way to being applied.
+//!   with memory: at most [`requests_max`](Builder::requests_max) requests, and 64 MiB of commands,
+//!   wait to be looked at, and at most as much again is on its way to being applied
+//!   (`unapplied_bytes_max`).
 //!
 //! # When things fail
 //!

@@ -273,3 +273,40 @@ fn leaders_are_killed_under_load_and_every_command_counts_once() {
         assert!(process.child.wait().unwrap().success());
     }
 }
+
+#[test]
+fn a_frozen_leader_is_replaced_and_serves_nothing_old_when_it_wakes() {
+    let cluster = Cluster::new("freeze");
+    let mut processes: Vec<Process> = (1..=3).map(|id| Process::start(id, &cluster)).collect();
+    for process in &processes {
+        process.hear("ready", |_| {});
+    }
+    let mut leader = 0;
+    while leader == 0 {
+        processes[0].tell("leader");
+        leader = processes[0].hear("leader", |_| {}).parse::<usize>().unwrap();
+    }
+    let signal = |process: &Process, name: &str| {
+        let pid = process.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    signal(&processes[leader - 1], "-STOP");
+    // Its connections stay, so only the silence tells.
+    let other = leader % 3;
+    for number in 1..=20 {
+        processes[other].tell(&number.to_string());
+    }
+    let mut acknowledged = BTreeSet::new();
+    while acknowledged.len() < 20 {
+        let done = processes[other].hear("done", |_| {});
+        note(&mut acknowledged, &format!("done {done}"));
+    }
+    signal(&processes[leader - 1], "-CONT");
+    // A linearizable read at the one that slept: it sees what it missed.
+    processes[leader - 1].tell("tally");
+    let tally = processes[leader - 1].hear("tally", |_| {});
+    assert_eq!(tally.split(' ').count(), 20, "{tally}");
+    for process in &mut processes {
+        process.tell("stop");
+    }
+}

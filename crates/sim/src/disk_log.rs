@@ -10,15 +10,14 @@
 //! and groups that share the log with the cluster's, some chatty and some silent for ever, must not
 //! lose anything either. What fails here is a bug of the log, whatever the cluster makes of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use quorate_raft::{
-    ClusterId, Entry, GroupId, HardState, Incarnation, Index, LoadError, LogId, Membership, NodeId,
-    Payload, Persist, Recovered, Seq, SnapshotMeta, Term,
+    ClusterId, Entry, GroupId, Incarnation, Index, LoadError, LogId, Membership, NodeId, Persist,
+    Recovered, Seq, SnapshotMeta,
 };
 use quorate_wal::{
     ChoreError, Disk as _, Fate, MemoryDisk, Note, OpenError, Opened, ReadError, RecoveredGroup,
@@ -658,23 +657,3 @@ impl Storage for DiskLog {
         std::mem::take(&mut self.news)
     }
 }
-
-/// A record for a group of which only numbers matter: term `seq`, and an entry with two of three.
-fn persist_of(seq: u64) -> Persist {
-    let hard_state = HardState { term: Term(seq), ..HardState::default() };
-    let append = if seq.is_multiple_of(3) {
-        Vec::new()
-    } else {
-        let payload = Payload::Command(Bytes::from(vec![seq as u8; 40]));
-        vec![Entry::new(last_index_of(seq), Term(seq), payload)]
-    };
-    Persist { seq: Seq(seq), hard_state, append }
-}
-
-/// The last index behind that record.
-const fn last_index_of(seq: u64) -> Index {
-    Index(seq - seq / 3)
-}
-
-/// What is known of groups, by their names.
-type Groups = BTreeMap<GroupId, RecoveredGroup>;

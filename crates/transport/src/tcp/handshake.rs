@@ -310,6 +310,20 @@ mod tests {
         }
     }
 
+    /// It is refused at its length, before its body is waited for.
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_not_read() {
+        let mut bytes = message(HELLO, &[0; BODY_BYTES_MAX]);
+        let length = BODY_BYTES_MAX as u16 + 1;
+        bytes[10..12].copy_from_slice(&length.to_le_bytes());
+        bytes.truncate(MAGIC.len() + HEAD_BYTES);
+        let (mut near, mut far) = tokio::io::duplex(4096);
+        near.write_all(&bytes).await.unwrap();
+        let limit = std::time::Duration::from_secs(10);
+        let result = tokio::time::timeout(limit, receive_hello(&mut far)).await;
+        assert!(matches!(result, Ok(Err(Greeting::NotOurs))));
+    }
+
     #[tokio::test]
     async fn a_longer_body_of_a_later_version_is_understood() {
         let mut body = hello().bytes()[16..].to_vec();

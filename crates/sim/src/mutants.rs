@@ -425,7 +425,7 @@ mod tests {
         assert!(patches.len() >= 28, "{} patches", patches.len());
         for patch in patches {
             let changed = patch.apply(&root).unwrap();
-            let package = if patch.name.starts_with("wal/") { "wal" } else { "raft" };
+            let package = patch.name.split_once('/').map_or("raft", |(package, _)| package);
             let source = Path::new("crates").join(package).join("src");
             assert!(changed.iter().all(|(path, _)| path.starts_with(&source)), "{}", patch.name);
         }

@@ -1,0 +1,30 @@
+//! etcd's data model as a deterministic state machine.
+//!
+//! So far its vocabulary: the [`Command`]s that a replicated log carries, with their bytes; the replies; and the errors
+//! with the texts that clients match on. Nothing here knows a clock, a network or a log.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use quorate_kv::{Command, Put};
+//!
+//! let put = Put { key: Bytes::from_static(b"k"), value: Bytes::from_static(b"v"), ..Put::default() };
+//! let command = Command::Put(put);
+//! let bytes = command.encode()?;
+//! assert_eq!(Command::decode(&bytes)?, command);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod codec;
+mod command;
+mod error;
+mod reply;
+mod types;
+
+pub use codec::{COMMAND_BYTES_MAX, DecodeError, EncodeError, FORMAT_VERSION, TXN_DEPTH_MAX};
+pub use command::{
+    Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint,
+    LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
+};
+pub use error::RequestError;
+pub use reply::{AlarmMember, DeleteRangeReply, OpReply, PutReply, RangeReply, Reply, TxnReply};
+pub use types::{AlarmKind, KeyValue, LeaseId, MemberId, Revision};

@@ -87,8 +87,9 @@ impl Outgoing {
     }
 }
 
-/// The leader's half: which forwarded commands it has seen in this term. A command of another term
-/// is refused before it gets here, so nothing older must be remembered.
+/// The leader's half: which forwarded commands it has seen in the latest term in which it saw any.
+/// What it has forgotten, it cannot tell from what it has never seen; then it must not say that a
+/// command never happened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Incoming {
     term: Term,
@@ -134,6 +135,33 @@ impl Incoming {
     }
 }
 
+/// What a node that does not lead the term of a command can say of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Memory {
+    /// It led the term and took the command: the first copy is answered, not this one.
+    Taken,
+    /// It never took it.
+    NeverTaken,
+    /// It may have, and has forgotten.
+    Forgotten,
+}
+
+impl Incoming {
+    /// Whether this process has taken that command while it led `term`.
+    pub(crate) fn recall(&self, term: Term, peer: NodeId, boot: u64, count: u64) -> Memory {
+        if term > self.term {
+            return Memory::NeverTaken;
+        }
+        if term < self.term {
+            return Memory::Forgotten;
+        }
+        match self.seen.get(&(peer, boot)) {
+            Some(window) if window.has(count) => Memory::Taken,
+            _ => Memory::NeverTaken,
+        }
+    }
+}
+
 /// Which of the latest counts were seen. Those before the window count as seen.
 #[derive(Clone, Debug)]
 struct Window {
@@ -169,6 +197,11 @@ impl Window {
         let new = !self.get(count);
         self.set(count, true);
         new
+    }
+
+    /// Whether `count` was seen, or may have been.
+    const fn has(&self, count: u64) -> bool {
+        count <= self.last && (self.last - count >= Self::LENGTH || self.get(count))
     }
 
     const fn place(count: u64) -> (usize, u64) {

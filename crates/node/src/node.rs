@@ -10,7 +10,7 @@ use quorate_raft::{
 
 use crate::action::{Action, Executed, ProposeFailure, ReadFailure, Reply};
 use crate::event::{Event, Request};
-use crate::forwarding::{Arrival, Forwarded, Incoming, Outgoing};
+use crate::forwarding::{Arrival, Forwarded, Incoming, Memory, Outgoing};
 use crate::message::{Forward, ForwardReply, NodeMessage};
 use crate::proposals::{Origin, Outcome, Proposals};
 use crate::settings::Settings;
@@ -35,6 +35,8 @@ pub struct Node {
     settings: Settings,
     now: Time,
     boot: u64,
+    /// The term that the disk held when this life began. Lives before this one led none after it.
+    boot_term: Term,
     /// The term at the end of the last `take_actions`.
     term: Term,
     /// No local read is served before this index is applied: a client that saw it committed before
@@ -85,6 +87,7 @@ impl Node {
         recovered: Recovered,
     ) -> Result<Self, StartError> {
         let boot = recovered.boot_nonce;
+        let boot_term = recovered.hard_state.term;
         let recovered_commit = recovered.hard_state.commit;
         let compaction = Compaction::new(recovered.snapshot.id.index, recovered.applied);
         let raft = Raft::new(config, now, seed, recovered)?;
@@ -94,6 +97,7 @@ impl Node {
             settings,
             now,
             boot,
+            boot_term,
             term,
             recovered_commit,
             last_request: 0,
@@ -410,8 +414,7 @@ impl Node {
         // The same process never leads a term twice, so a copy of what this leader has executed
         // cannot pass as new once it has forgotten it.
         if self.raft.role() != RoleName::Leader || self.raft.term() != term {
-            let error = ProposeError::NotLeader { leader: self.raft.leader() };
-            return self.settle((origin, Err(error.into())));
+            return self.refuse_forward(origin, term, from, attempt);
         }
         let forwarders_max = self.settings.forwarders_max;
         match self.incoming.arrive(term, from, attempt.boot, attempt.count, forwarders_max) {
@@ -426,6 +429,23 @@ impl Node {
                 self.settle((origin, Err(busy)));
             }
         }
+    }
+
+    /// A command for the leader of a term that this node does not lead (any more). It may be a copy
+    /// of one that it took when it did, perhaps in an earlier life: "never happened" is only said
+    /// of what it is certain not to have taken.
+    fn refuse_forward(&mut self, origin: Origin, term: Term, from: NodeId, attempt: AttemptId) {
+        let memory = match self.incoming.recall(term, from, attempt.boot, attempt.count) {
+            // Nobody leads a term that its disk does not hold.
+            Memory::NeverTaken if term <= self.boot_term => Memory::Forgotten,
+            memory => memory,
+        };
+        let failure = match memory {
+            Memory::Taken => return,
+            Memory::NeverTaken => ProposeError::NotLeader { leader: self.raft.leader() }.into(),
+            Memory::Forgotten => ProposeFailure::OutcomeUnknown { at: None },
+        };
+        self.settle((origin, Err(failure)));
     }
 
     // ---- effects ----

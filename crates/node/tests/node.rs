@@ -7,9 +7,9 @@ use quorate_node::{
     Action, Event, Executed, Forward, Node, NodeMessage, ProposeFailure, Reply, Request, Settings,
 };
 use quorate_raft::{
-    AttemptId, ClusterId, Config, GroupId, HardState, Incarnation, Index, LogId, Member,
-    MemberRole, Membership, NodeId, ProposeError, ReadMode, Recovered, RequestId, RoleName, Term,
-    Time, crc32c,
+    AttemptId, ClusterId, Config, Envelope, GroupId, HardState, Heartbeat, Incarnation, Index,
+    LogId, Member, MemberRole, Membership, Message, NodeId, ProposeError, ReadMode, Recovered,
+    RequestId, RequestVoteReply, RoleName, Term, Time, crc32c,
 };
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -238,6 +238,55 @@ fn a_command_for_another_term_is_not_executed() {
     host.step(forward(1, 2));
     let not_leader = ProposeError::NotLeader { leader: Some(NodeId(1)) };
     assert_eq!(answers(&mut host), [(1, Err(ProposeFailure::Refused(not_leader)))]);
+}
+
+fn from_two(term: Term, message: Message) -> Event {
+    Event::Receive(NodeMessage::Raft(Envelope {
+        cluster: CLUSTER,
+        group: GroupId(0),
+        from: NodeId(2),
+        incarnation: Incarnation(2),
+        to: NodeId(1),
+        term,
+        message,
+    }))
+}
+
+/// The second copy of a command comes when the node has stepped down: the first one is in the log
+/// and may commit, so nobody must hear that it never happened.
+#[test]
+fn a_copy_is_not_refused_once_the_first_was_taken() {
+    let mut host = Host::new(2, Settings::default());
+    host.request(9, Request::Campaign);
+    host.store();
+    let granted = Message::RequestVoteReply(RequestVoteReply { granted: true });
+    host.step(from_two(host.node.raft().term(), granted));
+    assert_eq!(host.node.raft().role(), RoleName::Leader);
+    host.store();
+    let term = host.node.raft().term();
+    host.step(forward(1, term.0));
+    let heartbeat = Heartbeat { leader_commit: Index(0), round: 1 };
+    let next = Term(term.0 + 1);
+    host.step(from_two(next, Message::Heartbeat(heartbeat)));
+    assert_ne!(host.node.raft().role(), RoleName::Leader);
+    host.actions.clear();
+    host.step(forward(1, term.0));
+    assert_eq!(answers(&mut host), [], "the first copy is to be answered");
+    // It has taken nothing else in that term.
+    host.step(forward(2, term.0));
+    let not_leader = ProposeError::NotLeader { leader: Some(NodeId(2)) };
+    assert_eq!(answers(&mut host), [(2, Err(ProposeFailure::Refused(not_leader)))]);
+}
+
+/// A restarted node does not know what it took when it led, so it does not say that it took nothing.
+#[test]
+fn what_an_earlier_life_took_is_unknown() {
+    let hard_state = HardState { term: Term(4), ..HardState::default() };
+    let recovered = Recovered { hard_state, ..Recovered::new(membership(2), 7) };
+    let mut host = Host::recover(recovered, Settings::default());
+    host.step(forward(1, 4));
+    let unknown = ProposeFailure::OutcomeUnknown { at: None };
+    assert_eq!(answers(&mut host), [(1, Err(unknown))]);
 }
 
 #[test]

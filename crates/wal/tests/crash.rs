@@ -155,9 +155,11 @@ fn a_start_interrupted_twice() {
             if done {
                 break;
             }
+            assert!(second < 200, "a start does not come to its end after {first}");
         }
         if done {
             break;
         }
+        assert!(first < 200, "a start does not come to its end");
     }
 }

@@ -348,6 +348,7 @@ impl<M: Machine> Builder<M> {
             incarnation,
             inbox: Arc::clone(&inbox),
             snapshots: Arc::clone(&snapshots),
+            receiving: Arc::default(),
         };
         let own = contacts.iter().find(|(node, _)| *node == id).map(|(_, address)| address);
         let listen = self.listen.or_else(|| own.cloned());

@@ -270,6 +270,10 @@ impl Driver {
                 self.state.flushing = false;
                 self.node.step(now, Event::StateDurable(index));
             }
+            Report::FetchFailed { from, snapshot, why } => {
+                Counters::add(&self.shared.counters.fetches_failed, 1);
+                self.shared.tell(NodeEvent::FetchFailed { from, snapshot, why });
+            }
             Report::NoSpace(full) => {
                 self.state.no_space = full;
                 Counters::add(&self.shared.counters.disk_full, usize::from(full));

@@ -1,11 +1,13 @@
 //! What waits for the driver: one queue that many fill and one task empties, all at once.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
 use quorate_node::{Event, NodeMessage, Request};
-use quorate_raft::{Index, LogId};
+use quorate_raft::{Index, LogId, NodeId};
+use tokio::sync::Notify;
 
 use crate::control::Control;
 use crate::error::StopReason;
@@ -31,6 +33,12 @@ pub(crate) enum Report {
     View(View),
     /// A durable state machine has made its data durable up to here.
     Flushed(Index),
+    /// A peer's snapshot was not received. It is asked for again as long as it is needed.
+    FetchFailed {
+        from: NodeId,
+        snapshot: LogId,
+        why: String,
+    },
     /// There is no room on the disk, or there is again.
     NoSpace(bool),
     Stop(StopReason),
@@ -47,6 +55,8 @@ impl Arrivals {
 
 pub(crate) struct Inbox {
     inner: Mutex<Inner>,
+    /// For those who wait until there is room for messages.
+    emptied: Notify,
     messages_max: usize,
     requests_max: usize,
     request_bytes_max: usize,
@@ -69,7 +79,8 @@ pub(crate) enum Refused {
 
 impl Inbox {
     pub(crate) fn new(messages_max: usize, requests_max: usize, request_bytes_max: usize) -> Self {
-        Self { inner: Mutex::default(), messages_max, requests_max, request_bytes_max }
+        let (inner, emptied) = (Mutex::default(), Notify::new());
+        Self { inner, emptied, messages_max, requests_max, request_bytes_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -115,7 +126,7 @@ impl Inbox {
     }
 
     /// Messages of one read of a connection, all of them. True if there is no room for more: then
-    /// nothing more is to be read until there [is](Self::has_room).
+    /// nothing more is to be read until there [is](Self::room).
     pub(crate) fn messages(&self, messages: impl Iterator<Item = NodeMessage>) -> bool {
         // Decoded outside the lock.
         let mut messages: Vec<NodeMessage> = messages.collect();
@@ -129,7 +140,20 @@ impl Inbox {
         full
     }
 
-    pub(crate) fn has_room(&self) -> bool {
+    /// Waits until there is room for messages.
+    pub(crate) async fn room(&self) {
+        loop {
+            // Listening before looking, so that nothing is missed in between.
+            let mut emptied = pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn has_room(&self) -> bool {
         let inner = self.lock();
         inner.closed || inner.arrivals.messages.len() < self.messages_max
     }
@@ -164,7 +188,12 @@ impl Inbox {
     pub(crate) fn take(&self, arrivals: &mut Arrivals) {
         let mut inner = self.lock();
         inner.request_bytes = 0;
+        let full = inner.arrivals.messages.len() >= self.messages_max;
         std::mem::swap(&mut inner.arrivals, arrivals);
+        drop(inner);
+        if full {
+            self.emptied.notify_waiters();
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -194,14 +223,52 @@ impl Inbox {
         let arrivals = std::mem::take(&mut inner.arrivals);
         drop(inner);
         drop(arrivals);
+        self.emptied.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+
     use bytes::Bytes;
 
     use super::*;
+
+    fn message() -> NodeMessage {
+        let message = quorate_raft::Message::TimeoutNow;
+        NodeMessage::Raft(quorate_raft::Envelope {
+            cluster: quorate_raft::ClusterId(1),
+            group: quorate_raft::GroupId(0),
+            from: NodeId(1),
+            to: NodeId(2),
+            incarnation: quorate_raft::Incarnation(1),
+            term: quorate_raft::Term(1),
+            message,
+        })
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_room_is_woken_by_the_driver_and_by_the_end() {
+        let inbox = std::sync::Arc::new(Inbox::new(2, 1, 1));
+        inbox.room().await;
+        assert!(inbox.messages([message(), message(), message()].into_iter()), "all are taken");
+        assert!(!inbox.message(message()), "and then nothing more");
+        let waiting = tokio::spawn({
+            let inbox = std::sync::Arc::clone(&inbox);
+            async move { inbox.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        inbox.take(&mut Arrivals::default());
+        waiting.await.unwrap();
+        inbox.messages([message(), message()].into_iter());
+        let mut ended = pin!(inbox.room());
+        let waker = Waker::noop();
+        assert!(ended.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+        inbox.close();
+        ended.await;
+    }
 
     #[test]
     fn what_waits_is_bounded_by_count_and_by_bytes() {

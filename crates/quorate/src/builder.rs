@@ -330,17 +330,14 @@ impl<M: Machine> Builder<M> {
             Log::Memory(_) => None,
             Log::Disk(log) => Some(log.run(&name, Arc::clone(&inbox))?),
         };
-        let machinist = || Machinist {
-            replica: Arc::clone(&untyped),
-            snapshots: Arc::clone(&snapshots),
-            inbox: Arc::clone(&inbox),
-        };
+        let machinist =
+            Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));
         let inline = match self.apply {
             Apply::Auto => matches!(log, Log::Memory(_)) && !untyped.is_durable(),
             Apply::Inline => true,
             Apply::Thread => false,
         };
-        let apply_thread = if inline { None } else { Some(machinist().run(&name)?) };
+        let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
         let shared = Arc::new(Shared::new(id, Arc::clone(&inbox), log.clone(), applied));
         let endpoint = Endpoint {
             node: id,
@@ -371,7 +368,7 @@ impl<M: Machine> Builder<M> {
             node,
             shared: Arc::clone(&shared),
             log,
-            machinist: machinist(),
+            machinist,
             apply_thread,
             log_thread,
             network,

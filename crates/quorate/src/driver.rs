@@ -550,12 +550,7 @@ impl Driver {
         if self.apply_thread.is_some() {
             return self.work(work);
         }
-        let Machinist { replica, snapshots, inbox } = &self.machinist;
-        let machinist = Machinist {
-            replica: Arc::clone(replica),
-            snapshots: Arc::clone(snapshots),
-            inbox: Arc::clone(inbox),
-        };
+        let machinist = self.machinist.share();
         tokio::task::spawn_blocking(move || {
             if let Err(why) = machinist.work(work) {
                 machinist.inbox.report(Report::Stop(why));
@@ -751,16 +746,13 @@ impl Driver {
         // Whoever waits is told that nobody answers, and asks why.
         drop(state.replies);
         let durable = machinist.replica.is_durable() && why == StopReason::Requested;
-        let replica = machinist.replica;
         let threads = tokio::task::spawn_blocking(move || {
             if let Some((sender, thread)) = apply_thread {
                 drop(sender);
                 let _ = thread.join();
             }
-            if durable {
-                let _ = replica.flush();
-            }
-            drop(replica);
+            machinist.end(durable);
+            drop(machinist);
             if let Log::Disk(log) = &log {
                 log.stop();
             }

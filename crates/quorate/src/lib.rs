@@ -224,7 +224,9 @@ pub mod testing;
 pub use builder::{Apply, Builder, Tuning};
 pub use codec::{Codec, CodecError, Raw};
 pub use committed::{Committed, CommittedCommand, CommittedError};
-pub use durable::{Applied, Batch, DurableStateMachine, LibraryRow, Opened, Restore};
+pub use durable::{
+    Applied, Batch, DurableStateMachine, Flush, FlushJob, LibraryRow, Opened, Restore,
+};
 pub use error::{ProposeError, ReadError, SessionError, StartError, StopReason};
 pub use events::{EVENTS_MAX, Events, Heard, NodeEvent};
 pub use handle::{Age, Consistency, Handle, Node, Pending};

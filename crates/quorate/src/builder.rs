@@ -19,7 +19,7 @@ use crate::disk_log::DiskLog;
 use crate::driver::{Driver, Log, SnapshotPolicy, State};
 use crate::error::StartError;
 use crate::handle::{Handle, Node};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, InboxLimits};
 use crate::machinist::Machinist;
 use crate::memory_log::MemoryLog;
 use crate::network::{Endpoint, InProcess, Network};
@@ -230,8 +230,8 @@ impl<M: Machine> Builder<M> {
         self
     }
 
-    /// Most requests that wait to be looked at; more are refused as busy. Default 65,536. Their
-    /// commands may take `unapplied_bytes_max` in all, too.
+    /// Most requests that are under way at this node; more are refused as busy. Default 65,536. Those
+    /// that the node has not looked at yet may carry `unapplied_bytes_max` in all, besides.
     #[must_use]
     pub fn requests_max(mut self, requests_max: usize) -> Self {
         self.requests_max = requests_max;
@@ -314,11 +314,11 @@ impl<M: Machine> Builder<M> {
         };
 
         let snapshots = Arc::new(snapshots);
-        let inbox = Arc::new(Inbox::new(
-            self.messages_max,
-            self.requests_max,
-            tuning.core.unapplied_bytes_max,
-        ));
+        let inbox = Arc::new(Inbox::new(InboxLimits {
+            messages_max: self.messages_max,
+            requests_max: self.requests_max,
+            bytes_max: tuning.core.unapplied_bytes_max,
+        }));
         let applied = recovered.applied;
         let core = Config { cluster, node: id, incarnation, ..tuning.core.clone() };
         let settings = tuning.node.clone();

@@ -165,7 +165,8 @@ impl Driver {
         let mut armed = None;
         self.turn(clock::now());
         while self.state.stop.is_none() {
-            inbox.take(&mut self.state.arrivals);
+            let waiting = self.state.replies.waiting();
+            inbox.take(&mut self.state.arrivals, waiting);
             if !self.state.arrivals.is_empty() {
                 self.turn(clock::now());
                 if !inbox.is_empty() {

@@ -8,7 +8,7 @@ use quorate_transport::{BoxFuture, Metrics, PeerStatus, Sent, SnapshotStream, St
 
 use super::*;
 use crate::driver::Log;
-use crate::inbox::Arrivals;
+use crate::inbox::{Arrivals, InboxLimits};
 use crate::machine::Snapshot;
 use crate::memory_log::MemoryLog;
 use crate::replica::View;
@@ -139,11 +139,12 @@ impl Transport for Fake {
 }
 
 fn endpoint(snapshots: &Arc<Snapshots>) -> Endpoint {
+    let limits = InboxLimits { messages_max: 10, requests_max: 10, bytes_max: 1000 };
     Endpoint {
         node: NodeId(1),
         cluster: CLUSTER,
         incarnation: Incarnation(1),
-        inbox: Arc::new(Inbox::new(10, 10, 1000)),
+        inbox: Arc::new(Inbox::new(limits)),
         snapshots: Arc::clone(snapshots),
         receiving: Arc::default(),
     }
@@ -165,7 +166,7 @@ async fn ended(endpoint: &Endpoint) -> (bool, Vec<String>) {
     loop {
         endpoint.inbox.wait().await;
         let mut arrivals = Arrivals::default();
-        endpoint.inbox.take(&mut arrivals);
+        endpoint.inbox.take(&mut arrivals, 0);
         for report in arrivals.reports {
             match report {
                 crate::inbox::Report::FetchFailed { why, .. } => told.push(why),
@@ -293,7 +294,7 @@ async fn bad_messages_are_counted_and_told_once_a_peer() {
         assert!(ears.received(from, Lane::Urgent, frames.drain(..)).is_none());
     }
     let mut arrivals = Arrivals::default();
-    endpoint.inbox.take(&mut arrivals);
+    endpoint.inbox.take(&mut arrivals, 0);
     assert_eq!(arrivals.messages, [good]);
     assert_eq!(shared.counters.values().messages_bad, 5);
     let told = |event| match event {

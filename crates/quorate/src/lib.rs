@@ -172,8 +172,8 @@
 //!   (64 MiB) of commands: those it has not looked at yet, those in the log that are not applied,
 //!   and those that peers have sent. The tail of the log takes `tail_bytes_max` (16 MiB) more, and
 //!   what waits for a peer's connection `inflight_bytes_max` (8 MiB) of entries, and never more than
-//!   [`queue_bytes_max`](TcpSettings::queue_bytes_max). Snapshots pass through in chunks. What
-//!   sessions hold, see [`Session`].
+//!   [`queue_bytes_max`](quorate_transport::Settings::queue_bytes_max). Snapshots pass through in
+//!   chunks. What sessions hold, see [`Session`].
 //!
 //! # When things fail
 //!

@@ -374,6 +374,7 @@ impl Cluster {
                 let ids = entries.iter().map(|entry| (entry.log_id(), entry.checksum)).collect();
                 let digest = host.machine.digest();
                 if let Some(interval) = host.options.flush_interval_us
+                    && self.options.settings.snapshots.is_none()
                     && !std::mem::replace(&mut process.flush_scheduled, true)
                 {
                     let task = Task::Flush { node, epoch: host.epoch };
@@ -385,6 +386,11 @@ impl Cluster {
             Some(Work::Spool) => {
                 let id = host.machine.applied();
                 process.spooled = Some((id, host.machine.snapshot()));
+                if self.options.settings.snapshots.is_some() {
+                    // That file is what it has instead of a disk.
+                    host.machine.flush();
+                    self.observe(node, Observed::Flushed(id.index));
+                }
                 self.input(node, Event::Spooled(Some(id)));
             }
             Some(Work::Install) | None => {}
@@ -392,8 +398,12 @@ impl Cluster {
         self.kick_machine(node);
     }
 
-    /// Makes the contents of a running state machine durable now.
+    /// Makes the contents of a running state machine durable now; if snapshots do that, has one
+    /// taken.
     pub fn flush(&mut self, node: NodeId) {
+        if self.options.settings.snapshots.is_some() {
+            return self.input(node, Event::TakeSnapshot);
+        }
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(process) = &mut host.process else { return };
         process.flush_scheduled = false;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use quorate::{ChangeStep, Consistency, Handle, Heard, Node, Session, SessionError};
 use quorate_sim::linearizability::OpId;
 
-use super::store::{Put, Recorder, Store};
+use super::store::{Put, Recorder, Store, now};
 use super::{DEADLINE, Scratch, addresses};
 
 const NODE: &str = "QUORATE_TEST_NODE";
@@ -100,6 +100,11 @@ async fn serve(node: &Handle<Store>) {
                     Err(why) => say(&format!("lease {why}")),
                 }
             }
+            "spin" => {
+                let (node, runtime, key) =
+                    (node.clone(), tokio::runtime::Handle::current(), number(1));
+                std::thread::spawn(move || runtime.block_on(spin(&node, key)));
+            }
             "executed" => {
                 let executed = node.read(|store| store.executed().clone()).await.unwrap();
                 let executed: Vec<String> =
@@ -121,6 +126,31 @@ async fn serve(node: &Handle<Store>) {
     }
     let all = u32::try_from(WORKING_MAX).unwrap();
     let _ = working.acquire_many(all).await.unwrap();
+}
+
+/// Reads by lease without a pause, until this process was frozen; then says what the reads saw that
+/// came first after it woke.
+async fn spin(node: &Handle<Store>, key: u64) {
+    const FROZEN_US: u64 = 300_000;
+    const READS: u32 = 200;
+    let (mut last, mut rest) = (now(), None);
+    while rest != Some(0) {
+        let begun = now();
+        let seen = node.read_with(Consistency::Lease, |store| store.get(key)).await;
+        let ended = now();
+        if ended - last > FROZEN_US {
+            rest.get_or_insert(READS);
+            say("woke");
+        }
+        last = ended;
+        if let Some(rest) = &mut rest {
+            *rest -= 1;
+            if let Ok((value, _)) = seen {
+                say(&format!("spun {begun} {ended} {}", value.unwrap_or(0)));
+            }
+        }
+    }
+    say("spun enough");
 }
 
 async fn carry_out(
@@ -337,6 +367,20 @@ impl Process {
         let executed = self.hear("executed");
         let pairs = executed.split(' ').filter_map(|pair| pair.split_once(':'));
         pairs.map(|(value, count)| (value.parse().unwrap(), count.parse().unwrap())).collect()
+    }
+
+    /// The reads by lease that it served right after it woke up, for that client.
+    pub(crate) fn spun(&self, client: u64, key: u64) -> usize {
+        let mut count = 0;
+        loop {
+            let said = self.hear("spun ");
+            let numbers: Vec<u64> =
+                said.split(' ').filter_map(|number| number.parse().ok()).collect();
+            let [begun, ended, value] = numbers[..] else { return count };
+            let value = Some(value).filter(|value| *value > 0);
+            self.asked.recorder.got(client, key, (begun, ended), value);
+            count += 1;
+        }
     }
 
     /// Lets it do something for a client; it goes into the history. `None` if it died over it.

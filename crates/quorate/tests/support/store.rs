@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use quorate::{Handle, ProposeError, ReadError, Session, SessionError, Snapshot, StateMachine};
 use quorate_sim::linearizability::{
@@ -61,12 +60,17 @@ impl Store {
     }
 }
 
+/// Microseconds on a clock that all processes of this machine share.
+pub(crate) fn now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
 /// Keys that clients share: few, so that they meet.
 pub(crate) const KEYS: u64 = 4;
 
 /// What clients asked for and what they saw, to be judged in the end.
 pub(crate) struct Recorder {
-    begun: Instant,
     seen: Mutex<Seen>,
     values: AtomicU64,
 }
@@ -88,11 +92,7 @@ impl Recorder {
             unknown: 0,
             reads: 0,
         };
-        Self { begun: Instant::now(), seen: Mutex::new(seen), values: AtomicU64::new(0) }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_micros()).unwrap()
+        Self { seen: Mutex::new(seen), values: AtomicU64::new(0) }
     }
 
     /// A value that nobody has written.
@@ -101,7 +101,7 @@ impl Recorder {
     }
 
     fn invoke(&self, client: u64, key: u64, action: KeyValueAction<u64>) -> OpId {
-        let now = self.now();
+        let now = now();
         let op = KeyValueOp { key, action };
         self.seen.lock().unwrap().history.invoke(ClientId(client), op, now)
     }
@@ -118,7 +118,7 @@ impl Recorder {
 
     /// A write was acknowledged with the value before, or a read gave a value.
     pub(crate) fn returned(&self, op: OpId, value: Option<u64>) {
-        let now = self.now();
+        let now = now();
         let mut seen = self.seen.lock().unwrap();
         seen.history.complete(op, KeyValueReply::Value(value), now);
         if seen.puts.iter().rev().any(|(_, put)| *put == op) {
@@ -126,6 +126,21 @@ impl Recorder {
         } else {
             seen.reads += 1;
         }
+    }
+
+    /// A read that somebody else has watched.
+    pub(crate) fn got(
+        &self,
+        client: u64,
+        key: u64,
+        (begun, ended): (u64, u64),
+        value: Option<u64>,
+    ) {
+        let mut seen = self.seen.lock().unwrap();
+        let op = KeyValueOp { key, action: KeyValueAction::Get };
+        let op = seen.history.invoke(ClientId(client), op, begun);
+        seen.history.complete(op, KeyValueReply::Value(value), ended);
+        seen.reads += 1;
     }
 
     /// It certainly has no effect, ever.

@@ -1,6 +1,6 @@
 //! A store of numbers, clients of it, and the judge of what they saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,7 +77,7 @@ pub(crate) struct Recorder {
 
 struct Seen {
     history: History<KeyValueOp<u64, u64>, KeyValueReply<u64>>,
-    puts: Vec<(u64, OpId)>,
+    puts: BTreeSet<OpId>,
     acknowledged: u64,
     unknown: u64,
     reads: u64,
@@ -87,7 +87,7 @@ impl Recorder {
     pub(crate) fn new() -> Self {
         let seen = Seen {
             history: History::new(),
-            puts: Vec::new(),
+            puts: BTreeSet::new(),
             acknowledged: 0,
             unknown: 0,
             reads: 0,
@@ -108,7 +108,7 @@ impl Recorder {
 
     pub(crate) fn puts(&self, client: u64, put: Put) -> OpId {
         let op = self.invoke(client, put.key, KeyValueAction::Put(put.value));
-        self.seen.lock().unwrap().puts.push((put.value, op));
+        self.seen.lock().unwrap().puts.insert(op);
         op
     }
 
@@ -121,7 +121,7 @@ impl Recorder {
         let now = now();
         let mut seen = self.seen.lock().unwrap();
         seen.history.complete(op, KeyValueReply::Value(value), now);
-        if seen.puts.iter().rev().any(|(_, put)| *put == op) {
+        if seen.puts.contains(&op) {
             seen.acknowledged += 1;
         } else {
             seen.reads += 1;

@@ -19,7 +19,7 @@ use crate::disk_log::DiskLog;
 use crate::driver::{Driver, Log, SnapshotPolicy, State};
 use crate::error::StartError;
 use crate::handle::{Handle, Node};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, InboxLimits};
 use crate::machinist::Machinist;
 use crate::memory_log::MemoryLog;
 use crate::network::{Endpoint, InProcess, Network};
@@ -230,8 +230,8 @@ impl<M: Machine> Builder<M> {
         self
     }
 
-    /// Most requests that wait to be looked at; more are refused as busy. Default 65,536. Their
-    /// commands may take `unapplied_bytes_max` in all, too.
+    /// Most requests that are under way at this node; more are refused as busy. Default 65,536. Those
+    /// that the node has not looked at yet may carry `unapplied_bytes_max` in all, besides.
     #[must_use]
     pub fn requests_max(mut self, requests_max: usize) -> Self {
         self.requests_max = requests_max;
@@ -314,11 +314,11 @@ impl<M: Machine> Builder<M> {
         };
 
         let snapshots = Arc::new(snapshots);
-        let inbox = Arc::new(Inbox::new(
-            self.messages_max,
-            self.requests_max,
-            tuning.core.unapplied_bytes_max,
-        ));
+        let inbox = Arc::new(Inbox::new(InboxLimits {
+            messages_max: self.messages_max,
+            requests_max: self.requests_max,
+            bytes_max: tuning.core.unapplied_bytes_max,
+        }));
         let applied = recovered.applied;
         let core = Config { cluster, node: id, incarnation, ..tuning.core.clone() };
         let settings = tuning.node.clone();
@@ -330,17 +330,14 @@ impl<M: Machine> Builder<M> {
             Log::Memory(_) => None,
             Log::Disk(log) => Some(log.run(&name, Arc::clone(&inbox))?),
         };
-        let machinist = || Machinist {
-            replica: Arc::clone(&untyped),
-            snapshots: Arc::clone(&snapshots),
-            inbox: Arc::clone(&inbox),
-        };
+        let machinist =
+            Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));
         let inline = match self.apply {
             Apply::Auto => matches!(log, Log::Memory(_)) && !untyped.is_durable(),
             Apply::Inline => true,
             Apply::Thread => false,
         };
-        let apply_thread = if inline { None } else { Some(machinist().run(&name)?) };
+        let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
         let shared = Arc::new(Shared::new(id, Arc::clone(&inbox), log.clone(), applied));
         let endpoint = Endpoint {
             node: id,
@@ -348,6 +345,7 @@ impl<M: Machine> Builder<M> {
             incarnation,
             inbox: Arc::clone(&inbox),
             snapshots: Arc::clone(&snapshots),
+            receiving: Arc::default(),
         };
         let own = contacts.iter().find(|(node, _)| *node == id).map(|(_, address)| address);
         let listen = self.listen.or_else(|| own.cloned());
@@ -370,7 +368,7 @@ impl<M: Machine> Builder<M> {
             node,
             shared: Arc::clone(&shared),
             log,
-            machinist: machinist(),
+            machinist,
             apply_thread,
             log_thread,
             network,

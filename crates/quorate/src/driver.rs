@@ -165,7 +165,8 @@ impl Driver {
         let mut armed = None;
         self.turn(clock::now());
         while self.state.stop.is_none() {
-            inbox.take(&mut self.state.arrivals);
+            let waiting = self.state.replies.waiting();
+            inbox.take(&mut self.state.arrivals, waiting);
             if !self.state.arrivals.is_empty() {
                 self.turn(clock::now());
                 if !inbox.is_empty() {
@@ -269,6 +270,10 @@ impl Driver {
             Report::Flushed(index) => {
                 self.state.flushing = false;
                 self.node.step(now, Event::StateDurable(index));
+            }
+            Report::FetchFailed { from, snapshot, why } => {
+                Counters::add(&self.shared.counters.fetches_failed, 1);
+                self.shared.tell(NodeEvent::FetchFailed { from, snapshot, why });
             }
             Report::NoSpace(full) => {
                 self.state.no_space = full;
@@ -546,12 +551,7 @@ impl Driver {
         if self.apply_thread.is_some() {
             return self.work(work);
         }
-        let Machinist { replica, snapshots, inbox } = &self.machinist;
-        let machinist = Machinist {
-            replica: Arc::clone(replica),
-            snapshots: Arc::clone(snapshots),
-            inbox: Arc::clone(inbox),
-        };
+        let machinist = self.machinist.share();
         tokio::task::spawn_blocking(move || {
             if let Err(why) = machinist.work(work) {
                 machinist.inbox.report(Report::Stop(why));
@@ -747,16 +747,13 @@ impl Driver {
         // Whoever waits is told that nobody answers, and asks why.
         drop(state.replies);
         let durable = machinist.replica.is_durable() && why == StopReason::Requested;
-        let replica = machinist.replica;
         let threads = tokio::task::spawn_blocking(move || {
             if let Some((sender, thread)) = apply_thread {
                 drop(sender);
                 let _ = thread.join();
             }
-            if durable {
-                let _ = replica.flush();
-            }
-            drop(replica);
+            machinist.end(durable);
+            drop(machinist);
             if let Log::Disk(log) = &log {
                 log.stop();
             }

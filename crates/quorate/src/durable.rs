@@ -20,8 +20,7 @@ use crate::machine::Snapshot;
 /// ```
 /// # use std::collections::BTreeMap;
 /// # use std::io::{self, Read};
-/// use quorate::{Applied, Batch, DurableStateMachine, LibraryRow, Opened, Restore, Snapshot};
-/// # use quorate::Index;
+/// use quorate::{Applied, Batch, DurableStateMachine, Flush, LibraryRow, Opened, Restore, Snapshot};
 ///
 /// # #[derive(Clone, Default)]
 /// # struct Tx(BTreeMap<Vec<u8>, Vec<u8>>, BTreeMap<String, u64>, Opened);
@@ -58,8 +57,8 @@ use crate::machine::Snapshot;
 ///         Ok(applied)
 ///     }
 ///
-///     fn flush(&mut self) -> io::Result<Index> {
-///         Ok(self.0.begin().2.applied.index) // whatever is on disk by now
+///     fn flush(&mut self) -> io::Result<Flush> {
+///         Ok(Flush::Done(self.0.begin().2.applied.index)) // whatever is on disk by now
 ///     }
 ///
 ///     fn snapshot(&self) -> io::Result<Snapshot> {
@@ -97,13 +96,15 @@ pub trait DurableStateMachine: Send + Sync + 'static {
     /// When the database fails. The node stops; a command's own failure is a reply.
     fn apply(&mut self, batch: Batch<'_, Self::Command, Self::Reply>) -> io::Result<Applied>;
 
-    /// Makes what was applied durable, and says up to where it is. The log is compacted only below
-    /// that. Called from time to time, never while `apply` runs.
+    /// Makes what was applied durable, and says up to where it is; or says what is left to do for
+    /// that, while `apply` goes on. The log is compacted only below that. Called from time to time,
+    /// never while `apply` runs, and not again before the [job](Flush::Job) of the last time is
+    /// done.
     ///
     /// # Errors
     ///
     /// When the database fails. The node stops.
-    fn flush(&mut self) -> io::Result<Index>;
+    fn flush(&mut self) -> io::Result<Flush>;
 
     /// The data as they are now, without the library's rows; see
     /// [`StateMachine::snapshot`](crate::StateMachine::snapshot).
@@ -121,6 +122,36 @@ pub trait DurableStateMachine: Send + Sync + 'static {
     ///
     /// When the database fails or the snapshot cannot be read. The node stops.
     fn restore(&mut self, restore: Restore<'_>) -> io::Result<()>;
+}
+
+/// How far a [flush](DurableStateMachine::flush) is.
+pub enum Flush {
+    /// Everything up to here is durable.
+    Done(Index),
+    /// What takes long, most often a commit of the database with its sync: run on a thread of its
+    /// own while commands are applied, but never beside [`restore`](DurableStateMachine::restore) or
+    /// another flush. Gives the index up to which everything is durable then; an error stops the
+    /// node.
+    Job(FlushJob),
+}
+
+/// The second half of a [`Flush`].
+pub type FlushJob = Box<dyn FnOnce() -> io::Result<Index> + Send>;
+
+impl Flush {
+    /// A flush that `job` completes.
+    pub fn job(job: impl FnOnce() -> io::Result<Index> + Send + 'static) -> Self {
+        Self::Job(Box::new(job))
+    }
+}
+
+impl fmt::Debug for Flush {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(index) => f.debug_tuple("Done").field(index).finish(),
+            Self::Job(_) => f.debug_tuple("Job").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// A row that the library keeps in a durable state machine.

@@ -55,6 +55,24 @@ pub enum NodeEvent {
         /// Up to where.
         at: LogId,
     },
+    /// A snapshot of another node could not be fetched. What has arrived is kept, and it is asked for
+    /// again as long as it is needed.
+    FetchFailed {
+        /// From whom.
+        from: NodeId,
+        /// Which one.
+        snapshot: LogId,
+        /// Why.
+        why: String,
+    },
+    /// A message of a peer could not be read, or named another sender; it is dropped. Told once per
+    /// peer; [`Metrics::messages_bad`](crate::Metrics::messages_bad) counts all.
+    BadMessage {
+        /// Who sent it.
+        peer: NodeId,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The oldest write has been under way for long. The core gives up leadership if it takes longer
     /// than `disk_stall_timeout`.
     DiskStalled {
@@ -97,6 +115,10 @@ impl fmt::Display for NodeEvent {
             Self::SnapshotTaken { at, bytes } => write!(f, "snapshot {at} of {bytes} bytes"),
             Self::SnapshotFailed => f.write_str("no snapshot could be written"),
             Self::SnapshotInstalled { at } => write!(f, "installed snapshot {at}"),
+            Self::FetchFailed { from, snapshot, why } => {
+                write!(f, "snapshot {snapshot} could not be fetched from node {from}: {why}")
+            }
+            Self::BadMessage { peer, why } => write!(f, "bad message of node {peer}: {why}"),
             Self::DiskStalled { micros } => write!(f, "the disk takes {} ms", micros / 1000),
             Self::NoSpace { full: true } => f.write_str("the disk is full"),
             Self::NoSpace { full: false } => f.write_str("the disk has room again"),

@@ -167,9 +167,13 @@
 //!   stalled disks, silent peers, refused strangers. A slow listener loses the oldest events and is
 //!   told how many.
 //! * Everything that queues is bounded. Overload is answered with [`Busy`](ProposeError::Busy), not
-//!   with memory: at most [`requests_max`](Builder::requests_max) requests, and 64 MiB of commands,
-//!   wait to be looked at, and at most as much again is on its way to being applied
-//!   (`unapplied_bytes_max`).
+//!   with memory: a node has at most [`requests_max`](Builder::requests_max) requests under way
+//!   (65,536, less than a KiB each besides their commands), and three times `unapplied_bytes_max`
+//!   (64 MiB) of commands: those it has not looked at yet, those in the log that are not applied,
+//!   and those that peers have sent. The tail of the log takes `tail_bytes_max` (16 MiB) more, and
+//!   what waits for a peer's connection `inflight_bytes_max` (8 MiB) of entries, and never more than
+//!   [`queue_bytes_max`](quorate_transport::Settings::queue_bytes_max). Snapshots pass through in
+//!   chunks. What sessions hold, see [`Session`].
 //!
 //! # When things fail
 //!
@@ -224,7 +228,9 @@ pub mod testing;
 pub use builder::{Apply, Builder, Tuning};
 pub use codec::{Codec, CodecError, Raw};
 pub use committed::{Committed, CommittedCommand, CommittedError};
-pub use durable::{Applied, Batch, DurableStateMachine, LibraryRow, Opened, Restore};
+pub use durable::{
+    Applied, Batch, DurableStateMachine, Flush, FlushJob, LibraryRow, Opened, Restore,
+};
 pub use error::{ProposeError, ReadError, SessionError, StartError, StopReason};
 pub use events::{EVENTS_MAX, Events, Heard, NodeEvent};
 pub use handle::{Age, Consistency, Handle, Node, Pending};

@@ -37,6 +37,10 @@ counters! {
     batches_applied,
     /// Messages received from peers.
     messages_received,
+    /// Messages of peers that could not be read, or that named another sender.
+    messages_bad,
+    /// Small messages of peers that were dropped because too many waited; they are sent again.
+    messages_lost,
     /// Messages sent to peers.
     messages_sent,
     /// Records given to the log.
@@ -49,6 +53,8 @@ counters! {
     snapshots_failed,
     /// Snapshots of other nodes that were installed.
     snapshots_installed,
+    /// Snapshots of other nodes that could not be fetched; they are asked for again.
+    fetches_failed,
     /// Times that the disk was full.
     disk_full,
     /// Times that a write was found to be under way for longer than an election timeout.

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_node::{Event, NodeMessage};
 use quorate_raft::{Incarnation, Membership, NodeId, SnapshotMeta};
 
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Report};
 use crate::snapshot_file::Head;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Incoming, Snapshots};
 
 /// What a node offers to its peers, and where messages for it go.
 #[derive(Clone)]
@@ -19,25 +19,33 @@ pub(crate) struct Endpoint {
     pub(crate) incarnation: Incarnation,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) snapshots: Arc<Snapshots>,
+    /// Held while a snapshot is received: two at once would write into one file.
+    pub(crate) receiving: Arc<Mutex<()>>,
 }
 
 impl Endpoint {
-    /// Receives a snapshot from whoever gives `copy` its bytes from an offset on, and reports it.
-    /// Waits for the disk.
+    /// Receives a snapshot from whoever puts its bytes into it, and reports it. Waits for the disk,
+    /// and for the snapshot that is being received. [`Interrupted`](std::io::ErrorKind::Interrupted)
+    /// means that it is not wanted any more.
     pub(crate) fn receive(
         &self,
+        from: NodeId,
         meta: &SnapshotMeta,
-        copy: impl FnOnce(
-            u64,
-            &mut (dyn FnMut(&[u8]) -> std::io::Result<()> + Send),
-        ) -> std::io::Result<()>,
+        copy: impl FnOnce(&mut Incoming<'_>) -> std::io::Result<()>,
     ) {
+        let alone = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.snapshots.receive(meta.id).and_then(|mut incoming| {
-            let offset = incoming.offset();
-            copy(offset, &mut |bytes| incoming.push(bytes))?;
+            copy(&mut incoming)?;
             let (cluster, meta) = (self.cluster, meta.clone());
             incoming.finish(&Head { cluster, meta, sessions: bytes::Bytes::new() })
         });
+        drop(alone);
+        if let Err(error) = &result
+            && error.kind() != std::io::ErrorKind::Interrupted
+        {
+            let (snapshot, why) = (meta.id, error.to_string());
+            self.inbox.report(Report::FetchFailed { from, snapshot, why });
+        }
         self.inbox.event(Event::Fetched { snapshot: meta.id, complete: result.is_ok() });
     }
 }
@@ -139,15 +147,15 @@ impl Network for Local {
         let endpoint = self.endpoint.clone();
         let source = self.network.target(endpoint.node, from);
         tokio::task::spawn_blocking(move || {
-            endpoint.receive(&snapshot, |offset, push| {
+            endpoint.receive(from, &snapshot, |incoming| {
                 let source = source.ok_or(std::io::ErrorKind::NotConnected)?;
                 let (mut bytes, _) = source.snapshots.open(snapshot.id)?;
-                bytes.seek_to(offset)?;
+                incoming.restart()?;
                 let mut chunk = vec![0; 1 << 18];
                 loop {
                     match bytes.read(&mut chunk)? {
                         0 => return Ok(()),
-                        count => push(&chunk[..count])?,
+                        count => incoming.push(&chunk[..count])?,
                     }
                 }
             });

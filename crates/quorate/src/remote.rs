@@ -1,7 +1,11 @@
 //! Peers behind a transport: messages as frames, snapshots as streams.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use std::vec::Drain;
 
@@ -12,12 +16,14 @@ use quorate_transport::{
     FetchError, Handler, Lane, Note, Pause, Peer, SnapshotRead, SnapshotRequest, SnapshotSource,
     Stranger, Transport,
 };
+use tokio::sync::watch;
 
 use crate::events::NodeEvent;
 use crate::inbox::Inbox;
+use crate::metrics::Counters;
 use crate::network::{BoxFuture, Endpoint, Network};
 use crate::shared::Shared;
-use crate::snapshots::Source;
+use crate::snapshots::{Incoming, Source};
 
 /// Messages that are larger go by the bulk lane, whatever they say.
 const URGENT_BYTES_MAX: usize = 4 << 10;
@@ -32,7 +38,7 @@ pub(crate) struct Remote {
     /// Whom a node that waits to be added answers, until it knows the members.
     contacts: Vec<Peer>,
     /// Counts the fetches; a later one ends those before it.
-    fetches: Arc<AtomicU64>,
+    fetches: watch::Sender<u64>,
 }
 
 impl Remote {
@@ -43,9 +49,10 @@ impl Remote {
         contacts: Vec<Peer>,
     ) -> Result<Self, quorate_transport::StartError> {
         transport.set_peers(&contacts);
-        let ears = Ears { endpoint: endpoint.clone(), shared };
+        let bad = Mutex::default();
+        let ears = Ears { endpoint: endpoint.clone(), shared, bad };
         transport.start(Arc::new(ears))?;
-        Ok(Self { transport, endpoint, contacts, fetches: Arc::default() })
+        Ok(Self { transport, endpoint, contacts, fetches: watch::channel(0).0 })
     }
 }
 
@@ -80,70 +87,87 @@ impl Network for Remote {
     }
 
     fn fetch(&self, from: NodeId, snapshot: SnapshotMeta) {
-        let serial = self.fetches.fetch_add(1, Ordering::Relaxed) + 1;
-        let fetches = Arc::clone(&self.fetches);
-        let current = move || fetches.load(Ordering::Relaxed) == serial;
+        self.fetches.send_modify(|serial| *serial += 1);
+        let mut wanted = Wanted(self.fetches.subscribe());
         let (transport, endpoint) = (Arc::clone(&self.transport), self.endpoint.clone());
         let runtime = tokio::runtime::Handle::current();
         // The bytes go to the disk, so this runs where waiting for it harms nobody.
         tokio::task::spawn_blocking(move || {
-            endpoint.receive(&snapshot, |offset, push| {
-                runtime.block_on(pull(&*transport, from, snapshot.id, offset, &current, push))
+            endpoint.receive(from, &snapshot, |incoming| {
+                runtime.block_on(pull(&*transport, from, snapshot.id, incoming, &mut wanted))
             });
         });
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.fetches.fetch_add(1, Ordering::Relaxed);
+        self.fetches.send_modify(|serial| *serial += 1);
         self.transport.shutdown()
     }
 }
 
-/// Gets all bytes from `offset` on, resuming as often as something arrives between failures.
+/// Whether a fetch is still wanted: only the latest is.
+struct Wanted(watch::Receiver<u64>);
+
+impl Wanted {
+    /// Waits, as long as it is wanted.
+    async fn or_give_up<T>(&mut self, work: impl Future<Output = T>) -> io::Result<T> {
+        let mut unwanted = pin!(self.0.changed());
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if unwanted.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
+            }
+            work.as_mut().poll(context).map(Ok)
+        })
+        .await
+    }
+}
+
+/// Gets all bytes that are not here yet, resuming as often as something arrives between failures.
 async fn pull(
     transport: &dyn Transport,
     from: NodeId,
     id: LogId,
-    mut offset: u64,
-    current: &(dyn Fn() -> bool + Sync),
-    push: &mut (dyn FnMut(&[u8]) -> std::io::Result<()> + Send),
-) -> std::io::Result<()> {
-    let mut identity = None;
+    incoming: &mut Incoming<'_>,
+    wanted: &mut Wanted,
+) -> io::Result<()> {
     let mut tries = 0;
     loop {
-        if !current() {
-            return Err(std::io::Error::other("another snapshot is wanted"));
+        if incoming.identity().is_none() {
+            incoming.restart()?;
         }
+        let (offset, identity) = (incoming.offset(), incoming.identity());
         let request = SnapshotRequest { name: name_of(id), offset, identity };
-        let failure = match transport.fetch(from, request).await {
+        let failure = match wanted.or_give_up(transport.fetch(from, request)).await? {
             Ok(mut stream) => {
-                identity = Some(stream.identity());
+                incoming.of_file(stream.identity())?;
                 loop {
-                    match stream.next().await {
+                    match wanted.or_give_up(stream.next()).await? {
                         None => return Ok(()),
                         Some(Ok(chunk)) => {
-                            push(&chunk.bytes)?;
-                            offset = stream.position();
+                            incoming.push(&chunk.bytes)?;
                             tries = 0;
-                            if !current() {
-                                return Err(std::io::Error::other("another snapshot is wanted"));
-                            }
                         }
                         Some(Err(failure)) => break failure,
                     }
                 }
             }
+            // Another file: what is here is of no use.
+            Err(FetchError::Changed) if identity.is_some() => {
+                incoming.restart()?;
+                continue;
+            }
             Err(failure) => failure,
         };
         tries += 1;
         if !failure.is_transient() || tries > FETCH_TRIES_MAX {
-            return Err(std::io::Error::other(failure));
+            return Err(io::Error::other(failure));
         }
         let pause = match failure {
             FetchError::Busy { retry_after_ms } => Duration::from_millis(u64::from(retry_after_ms)),
             _ => FETCH_PAUSE,
         };
-        tokio::time::sleep(pause).await;
+        wanted.or_give_up(tokio::time::sleep(pause)).await?;
     }
 }
 
@@ -163,29 +187,43 @@ fn id_of(name: &[u8]) -> Option<LogId> {
 struct Ears {
     endpoint: Endpoint,
     shared: Arc<Shared>,
+    /// Peers of whose bad messages an event has told. Bounded by the nodes that the transport lets
+    /// in.
+    bad: Mutex<BTreeSet<NodeId>>,
+}
+
+impl Ears {
+    /// The message of a frame. A peer speaks for itself only.
+    fn message(&self, from: NodeId, frame: &Bytes) -> Option<NodeMessage> {
+        let why = match NodeMessage::from_bytes(frame) {
+            Ok(message) if message.from() == from => return Some(message),
+            Ok(message) => format!("it names node {} as its sender", message.from()),
+            Err(why) => why.to_string(),
+        };
+        Counters::add(&self.shared.counters.messages_bad, 1);
+        if self.bad.lock().unwrap_or_else(PoisonError::into_inner).insert(from) {
+            self.shared.tell(NodeEvent::BadMessage { peer: from, why });
+        }
+        None
+    }
 }
 
 impl Handler for Ears {
     fn received(&self, from: NodeId, lane: Lane, frames: Drain<'_, Bytes>) -> Option<Pause> {
         let inbox = &self.endpoint.inbox;
-        let messages = frames.filter_map(|frame| {
-            // A peer speaks for itself only.
-            NodeMessage::from_bytes(&frame).ok().filter(|message| message.from() == from)
-        });
+        let messages = frames.filter_map(|frame| self.message(from, &frame));
         match lane {
             Lane::Urgent => {
                 for message in messages {
-                    inbox.message(message);
+                    if !inbox.message(message) {
+                        Counters::add(&self.shared.counters.messages_lost, 1);
+                    }
                 }
                 None
             }
             Lane::Bulk => inbox.messages(messages).then(|| {
                 let inbox: Arc<Inbox> = Arc::clone(inbox);
-                let pause: Pause = Box::pin(async move {
-                    while !inbox.has_room() {
-                        tokio::time::sleep(Duration::from_millis(1)).await;
-                    }
-                });
+                let pause: Pause = Box::pin(async move { inbox.room().await });
                 pause
             }),
         }
@@ -200,11 +238,11 @@ impl Handler for Ears {
         self.endpoint.inbox.event(Event::PeerClosed { peer, incarnation });
     }
 
-    fn open_snapshot(&self, _: NodeId, name: &[u8]) -> std::io::Result<Option<SnapshotSource>> {
+    fn open_snapshot(&self, _: NodeId, name: &[u8]) -> io::Result<Option<SnapshotSource>> {
         let Some(id) = id_of(name) else { return Ok(None) };
         let (mut source, length) = match self.endpoint.snapshots.open(id) {
             Ok(found) => found,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         // The last word is a checksum of all checksums.
@@ -227,7 +265,7 @@ struct Spooled {
 }
 
 impl SnapshotRead for Spooled {
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at != offset {
             self.source.seek_to(offset)?;
             self.at = offset;
@@ -237,3 +275,6 @@ impl SnapshotRead for Spooled {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,11 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use quorate_node::sessions::{Response, Sessions};
-use quorate_raft::{Entry, Index, LogId, Payload};
+use quorate_raft::{Entry, LogId, Payload};
 use quorate_wire::Form;
 
 use crate::codec::Codec;
-use crate::durable::{self, Batch, DurableStateMachine, LibraryRow, Restore};
+use crate::durable::{self, Batch, DurableStateMachine, Flush, LibraryRow, Restore};
 use crate::error::StopReason;
 use crate::machine::{Snapshot, StateMachine};
 
@@ -38,7 +38,7 @@ pub trait Machine: sealed::Sealed + Send + Sync + 'static {
         finish: &mut dyn FnMut(Vec<Self::Reply>) -> Vec<LibraryRow>,
     ) -> io::Result<()>;
     #[doc(hidden)]
-    fn flush(&mut self) -> io::Result<Option<Index>>;
+    fn flush(&mut self) -> io::Result<Option<Flush>>;
     #[doc(hidden)]
     fn view(&self) -> io::Result<Snapshot>;
     #[doc(hidden)]
@@ -77,7 +77,7 @@ impl<S: StateMachine> Machine for S {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<Option<Index>> {
+    fn flush(&mut self) -> io::Result<Option<Flush>> {
         Ok(None)
     }
 
@@ -119,7 +119,7 @@ impl<D: DurableStateMachine> Machine for Durable<D> {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<Option<Index>> {
+    fn flush(&mut self) -> io::Result<Option<Flush>> {
         self.0.flush().map(Some)
     }
 
@@ -158,7 +158,7 @@ pub(crate) trait Replicated: Send + Sync {
     fn is_durable(&self) -> bool;
     fn applied(&self) -> LogId;
     fn apply(&self, entries: &[Entry]) -> Result<Vec<Bytes>, StopReason>;
-    fn flush(&self) -> Result<Option<Index>, StopReason>;
+    fn flush(&self) -> Result<Option<Flush>, StopReason>;
     fn view(&self) -> Result<View, StopReason>;
     /// `reader` has what follows the table of sessions.
     fn restore(
@@ -267,7 +267,7 @@ impl<M: Machine> Replicated for Replica<M> {
         })
     }
 
-    fn flush(&self) -> Result<Option<Index>, StopReason> {
+    fn flush(&self) -> Result<Option<Flush>, StopReason> {
         self.guarded("flush", |inner| inner.machine.flush().map_err(failed("flush")))
     }
 

@@ -27,6 +27,14 @@ pub(crate) enum ReplyTo {
 }
 
 impl ReplyTo {
+    /// How many wait for it.
+    fn count(&self) -> usize {
+        match self {
+            Self::Together(to) => to.len(),
+            _ => 1,
+        }
+    }
+
     /// There is no room on the disk: nothing was done.
     pub(crate) fn refuse_no_space(self) {
         match self {
@@ -43,11 +51,19 @@ impl ReplyTo {
 pub(crate) struct Replies {
     places: Vec<Option<ReplyTo>>,
     free: Vec<u32>,
+    /// How many wait.
+    waiting: usize,
 }
 
 impl Replies {
+    /// How many wait for an answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// Remembers who waits; returns the request's name.
     pub(crate) fn insert(&mut self, reply: ReplyTo) -> RequestId {
+        self.waiting += reply.count();
         if let Some(place) = self.free.pop() {
             self.places[place as usize] = Some(reply);
             return RequestId(u64::from(place));
@@ -60,6 +76,7 @@ impl Replies {
         let place = u32::try_from(id.0).ok()?;
         let reply = self.places.get_mut(place as usize)?.take()?;
         self.free.push(place);
+        self.waiting -= reply.count();
         Some(reply)
     }
 

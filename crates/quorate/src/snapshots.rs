@@ -167,16 +167,27 @@ impl Snapshots {
     pub(crate) fn receive(&self, id: LogId) -> io::Result<Incoming<'_>> {
         match self {
             Self::Memory(_) => {
-                Ok(Incoming { snapshots: self, id, offset: 0, into: Into::Memory(Vec::new()) })
+                let into = Into::Memory(Vec::new());
+                Ok(Incoming { snapshots: self, id, identity: None, offset: 0, into })
             }
             Self::Directory(directory) => {
-                let wanted = file_name(id, INCOMING);
+                // Of which file its beginning is, its name says.
+                let stem = file_name(id, ".");
+                let mut begun = None;
                 for name in names(directory)? {
-                    if name.ends_with(INCOMING) && name != wanted {
-                        fs::remove_file(directory.join(name))?;
+                    let Some(rest) = name.strip_suffix(INCOMING) else { continue };
+                    let of = rest.strip_prefix(&stem).filter(|identity| identity.len() == 16);
+                    let of = of.and_then(|identity| u64::from_str_radix(identity, 16).ok());
+                    match of {
+                        Some(identity) if begun.is_none() => begun = Some((identity, name)),
+                        _ => fs::remove_file(directory.join(name))?,
                     }
                 }
-                let path = directory.join(wanted);
+                let (identity, name) = match begun {
+                    Some((identity, name)) => (Some(identity), name),
+                    None => (None, file_name(id, INCOMING)),
+                };
+                let path = directory.join(name);
                 let mut options = OpenOptions::new();
                 let options = options.read(true).write(true).create(true).truncate(false);
                 let mut file = options.open(&path)?;
@@ -185,7 +196,7 @@ impl Snapshots {
                 let offset = file.seek(SeekFrom::End(0))?.saturating_sub(1 << 16);
                 file.set_len(offset)?;
                 file.seek(SeekFrom::Start(offset))?;
-                Ok(Incoming { snapshots: self, id, offset, into: Into::File(path, file) })
+                Ok(Incoming { snapshots: self, id, identity, offset, into: Into::File(path, file) })
             }
         }
     }
@@ -195,6 +206,8 @@ impl Snapshots {
 pub(crate) struct Incoming<'a> {
     snapshots: &'a Snapshots,
     id: LogId,
+    /// Tells files of the same snapshot apart: two nodes may write the same state differently.
+    identity: Option<u64>,
     offset: u64,
     into: Into,
 }
@@ -208,6 +221,47 @@ impl Incoming<'_> {
     /// Where to go on.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Of which file the bytes before the offset are; `None` as long as there are none.
+    pub(crate) fn identity(&self) -> Option<u64> {
+        self.identity
+    }
+
+    /// What follows is of the file of that identity. If what is here is of another one, it is
+    /// dropped, and the file is wanted from its start.
+    pub(crate) fn of_file(&mut self, identity: u64) -> io::Result<()> {
+        if self.identity == Some(identity) {
+            return Ok(());
+        }
+        self.restart()?;
+        self.identity = Some(identity);
+        if let (Into::File(path, _), Snapshots::Directory(directory)) =
+            (&mut self.into, self.snapshots)
+        {
+            let suffix = format!(".{identity:016x}{INCOMING}");
+            let named = directory.join(file_name(self.id, &suffix));
+            fs::rename(&*path, &named)?;
+            *path = named;
+        }
+        Ok(())
+    }
+
+    /// Drops what is here.
+    pub(crate) fn restart(&mut self) -> io::Result<()> {
+        self.identity = None;
+        self.offset = 0;
+        match &mut self.into {
+            Into::Memory(all) => all.clear(),
+            Into::File(path, file) => {
+                file.set_len(0)?;
+                file.seek(SeekFrom::Start(0))?;
+                let unnamed = path.with_file_name(file_name(self.id, INCOMING));
+                fs::rename(&*path, &unnamed)?;
+                *path = unnamed;
+            }
+        }
+        Ok(())
     }
 
     /// The next bytes.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use quorate::{
-    Applied, Batch, Durable, DurableStateMachine, InProcess, Index, Node, Opened, Restore, Snapshot,
+    Applied, Batch, Durable, DurableStateMachine, Flush, InProcess, Index, Node, Opened, Restore,
+    Snapshot, StopReason,
 };
 
 /// What a transaction has written.
@@ -24,6 +25,8 @@ struct Contents {
 struct Database {
     live: Arc<Mutex<Contents>>,
     durable: Arc<Mutex<Contents>>,
+    /// Held while the disk is busy.
+    disk: Arc<Mutex<()>>,
 }
 
 impl Database {
@@ -34,7 +37,8 @@ impl Database {
     /// A power cut: what was not flushed is gone.
     fn crash(&self) -> Self {
         let durable = self.durable.lock().unwrap().clone();
-        Self { live: Arc::new(Mutex::new(durable.clone())), durable: Arc::new(Mutex::new(durable)) }
+        let live = Arc::new(Mutex::new(durable.clone()));
+        Self { live, durable: Arc::new(Mutex::new(durable)), disk: Arc::default() }
     }
 }
 
@@ -70,11 +74,15 @@ impl DurableStateMachine for Database {
         Ok(applied)
     }
 
-    fn flush(&mut self) -> io::Result<Index> {
-        let live = self.live();
-        let applied = live.applied.index;
-        *self.durable.lock().unwrap() = live;
-        Ok(applied)
+    fn flush(&mut self) -> io::Result<Flush> {
+        let (live, durable) = (self.live(), Arc::clone(&self.durable));
+        let disk = Arc::clone(&self.disk);
+        Ok(Flush::job(move || {
+            let _turn = disk.lock().unwrap();
+            let applied = live.applied.index;
+            *durable.lock().unwrap() = live;
+            Ok(applied)
+        }))
     }
 
     fn snapshot(&self) -> io::Result<Snapshot> {
@@ -166,6 +174,46 @@ async fn exactly_once_holds_across_a_crash_of_the_database() {
     let tally = node.read(|database| database.live().tally).await.unwrap();
     assert_eq!(tally, (0..=80).map(|number| (number, 1)).collect());
     node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::await_holding_lock, reason = "the lock is the disk that is busy")]
+async fn a_flush_that_takes_long_delays_no_command() {
+    let (scratch, network) = (Scratch::new("slow"), InProcess::new());
+    let database = Database::default();
+    let node = start(1, 1, &database, &scratch.0, &network).await;
+    let busy = database.disk.lock().unwrap();
+    let session = node.session().await.unwrap();
+    for number in 0..600 {
+        assert_eq!(session.propose(number).await.unwrap(), 1);
+    }
+    let begun = database.durable.lock().unwrap().applied;
+    assert_eq!(begun.index, Index(0), "nothing is durable yet");
+    let compacted = node.status().await.unwrap().compacted.index;
+    assert_eq!(compacted, Index(0), "so the log is not cut");
+    drop(busy);
+    until("the log is cut", async || node.status().await.unwrap().compacted.index > Index(0)).await;
+    node.shutdown().await;
+    assert!(database.durable.lock().unwrap().applied.index >= Index(600), "the end waits for it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_fails_stops_the_node() {
+    let (scratch, network) = (Scratch::new("broken"), InProcess::new());
+    let database = Database::default();
+    let node = start(1, 1, &database, &scratch.0, &network).await;
+    // Whoever panics with the lock held breaks it.
+    let disk = Arc::clone(&database.disk);
+    let _ = std::thread::spawn(move || {
+        let _held = disk.lock().unwrap();
+        panic!("on purpose");
+    })
+    .join();
+    let _ = node.propose(1).await;
+    match node.stopped().await {
+        StopReason::Panicked { operation, .. } => assert_eq!(operation, "flush"),
+        other => panic!("{other}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

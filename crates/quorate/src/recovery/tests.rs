@@ -9,7 +9,9 @@ use quorate_raft::{ClusterId, Entry, NodeId, Payload, Persist, Term};
 use quorate_wal::MemoryDisk;
 
 use super::*;
-use crate::durable::{Applied, Batch, DurableStateMachine, Opened as DurableOpened, Restore};
+use crate::durable::{
+    Applied, Batch, DurableStateMachine, Flush, Opened as DurableOpened, Restore,
+};
 use crate::machine::{Snapshot, StateMachine};
 use crate::replica::{Durable, Replica, View};
 use crate::snapshot_file::Head;
@@ -78,8 +80,8 @@ impl DurableStateMachine for Database {
         Ok(applied)
     }
 
-    fn flush(&mut self) -> io::Result<Index> {
-        Ok(self.get().1.applied.index)
+    fn flush(&mut self) -> io::Result<Flush> {
+        Ok(Flush::Done(self.get().1.applied.index))
     }
 
     fn snapshot(&self) -> io::Result<Snapshot> {

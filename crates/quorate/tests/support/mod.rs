@@ -43,10 +43,15 @@ impl Drop for Scratch {
     }
 }
 
-/// Addresses that nobody listens at just now, of nodes 1 and so on.
+/// Addresses that nobody listens at just now, of nodes 1 and so on. They are on a host of their own
+/// where all of 127.0.0.0/8 is this machine, so that no outgoing connection takes such a port while
+/// its node is restarted.
 pub(crate) fn addresses(count: usize) -> Vec<(u64, String)> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let (process, call) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let host = format!("127.{}.{}.{}:0", 1 + process / 256 % 254, process % 256, call % 256);
+    let bind = || TcpListener::bind(&host).or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
+    let listeners: Vec<TcpListener> = (0..count).map(|_| bind()).collect();
     let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
     (1..).zip(listeners.iter().map(address)).collect()
 }

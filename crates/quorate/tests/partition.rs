@@ -13,6 +13,9 @@ use support::store::{KEYS, Recorder, Store};
 use support::{leader, stop_all, until};
 use tokio::task::JoinHandle;
 
+/// What a client does between its requests.
+const PAUSE: Duration = Duration::from_millis(1);
+
 struct Cluster {
     mesh: Mesh,
     nodes: Vec<Node<Store>>,
@@ -28,12 +31,13 @@ impl Cluster {
                 .in_memory()
                 .members(mesh.members())
                 .listen(mesh.listen(id))
-                .tcp(|settings| settings.ping_interval = Duration::from_millis(200))
+                // Later than all that is to happen, so that it is not the connections that give up.
+                .tcp(|settings| settings.ping_interval = Duration::from_secs(5))
                 .tune(|tuning| {
-                    tuning.core.election_timeout_min_us = 300_000;
-                    tuning.core.election_timeout_max_us = 600_000;
+                    tuning.core.election_timeout_min_us = 500_000;
+                    tuning.core.election_timeout_max_us = 1_000_000;
                     tuning.core.heartbeat_interval_us = 50_000;
-                    tuning.node.forward_timeout_us = 500_000;
+                    tuning.node.forward_timeout_us = 1_000_000;
                     tuning.leader_wait = Duration::from_millis(500);
                     tuning.session_wait = Duration::from_secs(60);
                 })
@@ -92,6 +96,7 @@ fn client(cluster: &Cluster, id: u64, done: &Arc<AtomicBool>) -> JoinHandle<()> 
         let mut turn = id;
         while !done.load(Ordering::Relaxed) {
             turn += 1;
+            tokio::time::sleep(PAUSE).await;
             recorder.propose_in(id, &session, turn % KEYS).await.unwrap();
             let _ = recorder.read(id, &node, turn % KEYS).await;
         }

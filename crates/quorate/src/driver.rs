@@ -31,6 +31,7 @@ use crate::machinist::{Machinist, Work};
 use crate::memory_log::MemoryLog;
 use crate::metrics::Counters;
 use crate::network::Network;
+use crate::peers::Peers;
 use crate::replica::View;
 use crate::replies::{Refusal, Replies, ReplyTo};
 use crate::shared::{Freshness, Shared};
@@ -108,6 +109,7 @@ pub(crate) struct State {
     /// Memory for actions, used again.
     actions: Vec<Action>,
     seen: Seen,
+    peers: Peers,
     stop: Option<StopReason>,
     /// How the disk has failed, while the node hears of it.
     failed: Option<StopReason>,
@@ -220,7 +222,7 @@ impl Driver {
             self.node.step(now, Event::Wake);
         }
         self.carry_out(now);
-        self.tell();
+        self.tell(now);
         if self.state.flush_at.is_some_and(|at| at <= now) {
             self.state.flush_at = None;
             self.state.flushing = true;
@@ -600,7 +602,7 @@ impl Driver {
         });
     }
 
-    fn tell(&mut self) {
+    fn tell(&mut self, now: Time) {
         let Self { node, shared, state, .. } = self;
         let (raft, seen) = (node.raft(), &mut state.seen);
         let (role, term, leader) = (raft.role(), raft.term(), raft.leader());
@@ -636,9 +638,11 @@ impl Driver {
             shared.tell(NodeEvent::Leader { leader, term });
         }
         let membership = raft.membership();
+        if state.peers.follow(membership, now, 2 * raft.config().election_timeout_max_us) {
+            self.network.set_peers(&state.peers);
+        }
         if !seen.membership.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, membership)) {
             seen.membership = Some(Arc::clone(membership));
-            self.network.set_peers(membership);
             let (membership, at) = (Arc::clone(membership), raft.status().membership_index);
             shared.membership.send_replace(Arc::clone(&membership));
             shared.tell(NodeEvent::Membership { membership, at });

@@ -215,6 +215,7 @@ mod members;
 mod memory_log;
 mod metrics;
 mod network;
+mod peers;
 mod recovery;
 mod remote;
 mod replica;

@@ -5,9 +5,10 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_node::{Event, NodeMessage};
-use quorate_raft::{Incarnation, Membership, NodeId, SnapshotMeta};
+use quorate_raft::{Incarnation, NodeId, SnapshotMeta};
 
 use crate::inbox::{Inbox, Report};
+use crate::peers::Peers;
 use crate::snapshot_file::Head;
 use crate::snapshots::{Incoming, Snapshots};
 
@@ -57,7 +58,7 @@ pub(crate) trait Network: Send + Sync {
     /// Sends, or loses it. Never waits.
     fn send(&self, to: NodeId, message: NodeMessage);
     /// Who is there, with what the membership says of them.
-    fn set_peers(&self, membership: &Membership);
+    fn set_peers(&self, peers: &Peers);
     /// Fetches a snapshot from a peer, and reports [`Event::Fetched`].
     fn fetch(&self, from: NodeId, snapshot: SnapshotMeta);
     /// Takes and gives nothing any more.
@@ -141,7 +142,7 @@ impl Network for Local {
         inbox.message(message);
     }
 
-    fn set_peers(&self, _: &Membership) {}
+    fn set_peers(&self, _: &Peers) {}
 
     fn fetch(&self, from: NodeId, snapshot: SnapshotMeta) {
         let endpoint = self.endpoint.clone();

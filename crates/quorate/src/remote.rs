@@ -11,7 +11,7 @@ use std::vec::Drain;
 
 use bytes::Bytes;
 use quorate_node::{Event, NodeMessage};
-use quorate_raft::{Incarnation, Index, LogId, Membership, Message, NodeId, SnapshotMeta, Term};
+use quorate_raft::{Incarnation, Index, LogId, Message, NodeId, SnapshotMeta, Term};
 use quorate_transport::{
     FetchError, Handler, Lane, Note, Pause, Peer, SnapshotRead, SnapshotRequest, SnapshotSource,
     Stranger, Transport,
@@ -22,6 +22,7 @@ use crate::events::NodeEvent;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
 use crate::network::{BoxFuture, Endpoint, Network};
+use crate::peers::Peers;
 use crate::shared::Shared;
 use crate::snapshots::{Incoming, Source};
 
@@ -73,8 +74,8 @@ impl Network for Remote {
         let _ = self.transport.send(to, lane, frame);
     }
 
-    fn set_peers(&self, membership: &Membership) {
-        if membership.is_empty() {
+    fn set_peers(&self, peers: &Peers) {
+        if peers.is_empty() {
             return self.transport.set_peers(&self.contacts);
         }
         let peer = |(node, member): (NodeId, &quorate_raft::Member)| Peer {
@@ -82,7 +83,7 @@ impl Network for Remote {
             address: String::from_utf8_lossy(&member.context).into_owned(),
             incarnation: member.incarnation,
         };
-        let peers: Vec<Peer> = membership.members().map(peer).collect();
+        let peers: Vec<Peer> = peers.all().map(peer).collect();
         self.transport.set_peers(&peers);
     }
 

@@ -1,312 +1,270 @@
-//! Three nodes in processes of their own, killed without warning while they work.
+//! Three nodes in processes of their own: killed without warning, frozen, restarted and wiped while
+//! they work. What their clients saw is judged by the linearizability checker of the simulator.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+mod support;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use quorate::{Node, Snapshot, StateMachine};
-
-/// Counts how often each number was given to it.
-#[derive(Default, Clone)]
-struct Tally(BTreeMap<u64, u64>);
-
-impl StateMachine for Tally {
-    type Command = u64;
-    type Reply = u64;
-
-    fn apply(&mut self, commands: Vec<u64>) -> Vec<u64> {
-        let count = |command| {
-            let count = self.0.entry(command).or_default();
-            *count += 1;
-            *count
-        };
-        commands.into_iter().map(count).collect()
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.0.clone())
-    }
-
-    fn restore(&mut self, snapshot: &mut dyn Read) -> io::Result<()> {
-        self.0 = quorate::read_snapshot(snapshot)?;
-        Ok(())
-    }
-}
-
-const NODE: &str = "QUORATE_TEST_NODE";
+use support::DEADLINE;
+use support::process::{Answer, Cluster, Process};
+use support::store::KEYS;
 
 /// Not a test but what the processes of the tests run: this file again, as one node.
 #[test]
 fn node_process() {
-    let Ok(arguments) = std::env::var(NODE) else { return };
-    let mut arguments = arguments.split(' ');
-    let id: u64 = arguments.next().unwrap().parse().unwrap();
-    let directory = arguments.next().unwrap().to_owned();
-    let members: Vec<(u64, String)> = (1..).zip(arguments.map(str::to_owned)).collect();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let node = Node::builder(id, Tally::default())
-            .data_dir(directory)
-            .members(members)
-            .tune(|tuning| {
-                tuning.core.election_timeout_min_us = 500_000;
-                tuning.core.election_timeout_max_us = 1_000_000;
-                tuning.segment_bytes = 1 << 20;
-                tuning.snapshot_entries = 300;
-            })
-            .start()
-            .await
-            .unwrap();
-        let session = node.session().await.unwrap();
-        say("ready");
-        let (sender, mut lines) = tokio::sync::mpsc::channel(1024);
-        std::thread::spawn(move || {
-            for line in io::stdin().lock().lines().map_while(Result::ok) {
-                if sender.blocking_send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        while let Some(line) = lines.recv().await {
-            if let Ok(number) = line.parse::<u64>() {
-                let session = session.clone();
-                tokio::spawn(async move {
-                    if let Ok(count) = session.propose(number).await {
-                        say(&format!("done {number} {count}"));
-                    }
-                });
-            } else if line == "leader" {
-                say(&format!("leader {}", node.leader().0.map_or(0, |leader| leader.0)));
-            } else if line == "tally" {
-                let tally = node.read(|tally| tally.0.clone()).await.unwrap();
-                let tally: Vec<String> =
-                    tally.iter().map(|(number, count)| format!("{number}:{count}")).collect();
-                say(&format!("tally {}", tally.join(" ")));
-            } else {
-                break;
-            }
-        }
-        node.shutdown().await;
-    });
+    support::process::run();
 }
 
-fn say(line: &str) {
-    // The test harness prints things of its own.
-    let mut out = io::stdout().lock();
-    writeln!(out, "\n@{line}").unwrap();
-    out.flush().unwrap();
+/// Clients that ask one thing after another, each at one node while that lives.
+struct Clients {
+    nodes: Arc<RwLock<Vec<Option<Arc<Process>>>>>,
+    done: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Duration>>,
 }
 
-/// A node's process; killed when it is dropped.
-struct Process {
-    child: Child,
-    input: Option<ChildStdin>,
-    lines: Receiver<String>,
-}
-
-impl Process {
-    fn start(id: u64, cluster: &Cluster) -> Self {
-        let directory = cluster.directory.join(id.to_string());
-        let arguments = format!("{id} {} {}", directory.display(), cluster.addresses.join(" "));
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "node_process", "--nocapture", "--test-threads=1"])
-            .env(NODE, arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = child.stdout.take().unwrap();
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if let Some(said) = line.strip_prefix('@')
-                    && sender.send(said.to_owned()).is_err()
-                {
-                    break;
-                }
-            }
-        });
-        let input = child.stdin.take();
-        Self { child, input, lines }
+impl Clients {
+    /// `kinds`: what they ask for, in turn.
+    fn start(processes: Vec<Process>, count: u64, kinds: &'static [&'static str]) -> Self {
+        let nodes = processes.into_iter().map(|process| Some(Arc::new(process))).collect();
+        let (nodes, done) = (Arc::new(RwLock::new(nodes)), Arc::new(AtomicBool::new(false)));
+        let client = |client: u64| {
+            let (nodes, done) = (Arc::clone(&nodes), Arc::clone(&done));
+            std::thread::spawn(move || work(client, &nodes, &done, kinds))
+        };
+        let threads = (1..=count).map(client).collect();
+        Self { nodes, done, threads }
     }
 
-    /// Says something; a process that is dead does not hear it.
-    fn tell(&mut self, line: &str) {
-        if let Some(input) = &mut self.input {
-            let _ = writeln!(input, "{line}");
+    fn node(&self, id: u64) -> Arc<Process> {
+        Arc::clone(self.nodes.read().unwrap()[id as usize - 1].as_ref().unwrap())
+    }
+
+    /// Nobody asks this node any more.
+    fn leave(&self, id: u64) -> Arc<Process> {
+        self.nodes.write().unwrap()[id as usize - 1].take().unwrap()
+    }
+
+    fn come(&self, id: u64, process: Process) {
+        process.open_session();
+        self.nodes.write().unwrap()[id as usize - 1] = Some(Arc::new(process));
+    }
+
+    /// How long the slowest answer took.
+    fn stop(&mut self) -> Duration {
+        self.done.store(true, Ordering::Relaxed);
+        let threads = std::mem::take(&mut self.threads);
+        threads.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
+    }
+}
+
+fn work(
+    client: u64,
+    nodes: &RwLock<Vec<Option<Arc<Process>>>>,
+    done: &AtomicBool,
+    kinds: &[&str],
+) -> Duration {
+    let (mut at, mut turn, mut slowest) = (client as usize % 3, client, Duration::ZERO);
+    while !done.load(Ordering::Relaxed) {
+        turn += 1;
+        let kind = kinds[turn as usize % kinds.len()];
+        let key = (turn / kinds.len() as u64 + client) % KEYS;
+        // Under the lock it is said, so that nothing is said to a node after it was left.
+        let begun = match &nodes.read().unwrap()[at] {
+            Some(process) => Some(process.begin(kind, client, key)),
+            None => None,
+        };
+        let since = Instant::now();
+        match begun.map(|answer| answer.recv()) {
+            Some(Ok(answer)) => {
+                slowest = slowest.max(since.elapsed());
+                let is_session = kind == "in-session";
+                let answered = matches!(answer, Answer::Returned(_));
+                assert!(answered || !is_session, "a session's proposal failed: {answer:?}");
+            }
+            // It was left, or it is dead.
+            _ => at = (at + 1) % 3,
         }
     }
-
-    /// The next line that begins so; what comes before is given to `other`.
-    fn hear(&self, start: &str, mut other: impl FnMut(&str)) -> String {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(rest) {
-                Ok(line) => match line.strip_prefix(start) {
-                    Some(rest) => return rest.trim().to_owned(),
-                    None => other(&line),
-                },
-                Err(error) => panic!("never heard `{start}`: {error}"),
-            }
-        }
-    }
-
-    /// As `kill -9`.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
+    slowest
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-struct Cluster {
-    directory: PathBuf,
-    addresses: Vec<String>,
-}
-
-impl Cluster {
-    fn new(name: &str) -> Self {
-        let name = format!("quorate-processes-{name}-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&directory);
-        let listeners: Vec<TcpListener> =
-            (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
-        Self { directory, addresses: listeners.iter().map(address).collect() }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// Notes what a process says to be done.
-fn note(acknowledged: &mut BTreeSet<u64>, line: &str) {
-    if let Some(done) = line.strip_prefix("done ") {
-        let (number, count) = done.split_once(' ').unwrap();
-        assert_eq!(count, "1", "number {number} was counted before");
-        acknowledged.insert(number.parse().unwrap());
+/// Waits until so many more writes are acknowledged.
+fn more(cluster: &Cluster, count: u64) {
+    let goal = cluster.recorder.acknowledged() + count;
+    let deadline = Instant::now() + DEADLINE;
+    while cluster.recorder.acknowledged() < goal {
+        assert!(Instant::now() < deadline, "the cluster does not go on");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 #[test]
-fn leaders_are_killed_under_load_and_every_command_counts_once() {
-    let cluster = Cluster::new("kill");
-    let mut processes: Vec<Process> = (1..=3).map(|id| Process::start(id, &cluster)).collect();
-    for process in &processes {
-        process.hear("ready", |_| {});
-    }
-    let mut acknowledged = BTreeSet::new();
-    let mut next = 0;
+fn leaders_are_killed_under_load_and_what_clients_saw_is_linearizable() {
+    let cluster = Cluster::new();
+    let kinds = &["in-session", "read", "propose"];
+    let mut clients = Clients::start(cluster.start_all(), 9, kinds);
     for round in 0..4 {
-        // Whoever leads dies with commands of all clients under way.
-        for _ in 0..300 {
-            next += 1;
-            processes[next as usize % 3].tell(&next.to_string());
-        }
-        let mut leader = 0;
-        while leader == 0 {
-            let asked = &mut processes[round % 3];
-            asked.tell("leader");
-            let answer = asked.hear("leader", |line| note(&mut acknowledged, line));
-            leader = answer.parse::<usize>().unwrap();
-        }
-        processes[leader - 1].kill();
-        for line in processes[leader - 1].lines.try_iter() {
-            note(&mut acknowledged, &line);
-        }
-        for _ in 0..100 {
-            next += 1;
-            processes[next as usize % 3].tell(&next.to_string());
-        }
-        processes[leader - 1] = Process::start(leader as u64, &cluster);
-        processes[leader - 1].hear("ready", |_| {});
+        more(&cluster, 150);
+        // Whoever leads dies with what all clients have under way.
+        let leader = clients.node(1 + round % 3).leader();
+        clients.node(leader).kill();
+        let dead = clients.leave(leader);
+        more(&cluster, 50);
+        drop(dead);
+        clients.come(leader, cluster.start(leader));
     }
-    // Commands of processes that live are answered in the end.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let tally = loop {
-        for process in &processes {
-            loop {
-                match process.lines.recv_timeout(Duration::from_millis(50)) {
-                    Ok(line) => note(&mut acknowledged, &line),
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(error) => panic!("a process has ended: {error}"),
-                }
-            }
-        }
-        processes[0].tell("tally");
-        let tally = processes[0].hear("tally", |line| note(&mut acknowledged, line));
-        let tally: BTreeMap<u64, u64> = tally
-            .split(' ')
-            .filter_map(|part| part.split_once(':'))
-            .map(|(number, count)| (number.parse().unwrap(), count.parse().unwrap()))
-            .collect();
-        if acknowledged.iter().all(|number| tally.contains_key(number)) {
-            break tally;
-        }
-        assert!(Instant::now() < deadline, "acknowledged commands are lost");
-    };
-    assert!(acknowledged.len() > 400, "only {} were acknowledged", acknowledged.len());
-    assert!(tally.values().all(|count| *count == 1), "something was executed twice: {tally:?}");
-    for process in &mut processes {
-        process.tell("tally");
-        let other = process.hear("tally", |_| {});
-        assert!(other.split(' ').count() >= tally.len(), "all have the same");
+    clients.stop();
+    assert!(cluster.recorder.reads() > 100, "only {} reads", cluster.recorder.reads());
+    let executed = clients.node(1).executed();
+    cluster.recorder.judge(&executed);
+    for id in 1..=3 {
+        assert_eq!(clients.node(id).executed(), executed, "all have the same");
     }
-    for process in &mut processes {
-        process.tell("stop");
-        assert!(process.child.wait().unwrap().success());
+    for id in 1..=3 {
+        clients.leave(id).stop();
     }
+}
+
+#[test]
+fn a_rolling_restart_fails_no_proposal_of_a_session() {
+    let cluster = Cluster::new();
+    let mut clients = Clients::start(cluster.start_all(), 6, &["in-session", "in-session", "read"]);
+    for id in 1..=3 {
+        more(&cluster, 100);
+        // Clients go elsewhere; what the node has taken on by then, it finishes.
+        clients.leave(id).stop();
+        more(&cluster, 50);
+        clients.come(id, cluster.start(id));
+    }
+    more(&cluster, 100);
+    let slowest = clients.stop();
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+    let executed = clients.node(3).executed();
+    cluster.recorder.judge(&executed);
+    assert_eq!(executed.len() as u64, cluster.recorder.acknowledged());
 }
 
 #[test]
 fn a_frozen_leader_is_replaced_and_serves_nothing_old_when_it_wakes() {
-    let cluster = Cluster::new("freeze");
-    let mut processes: Vec<Process> = (1..=3).map(|id| Process::start(id, &cluster)).collect();
+    let cluster = Cluster::new();
+    let processes = cluster.start_all();
+    let leader = processes[0].leader();
+    let (frozen, other) = (&processes[leader as usize - 1], &processes[leader as usize % 3]);
+    frozen.tell("lease 400000");
+    assert_eq!(frozen.hear("lease "), "on");
+    let before = frozen.ask("in-session", 1, 0).unwrap();
+    assert!(matches!(before, Answer::Returned(None)), "{before:?}");
+    // The lease begins with the first round that knows of it.
+    let deadline = Instant::now() + DEADLINE;
+    while !matches!(frozen.ask("lease-read", 1, 0), Some(Answer::Returned(Some(_)))) {
+        assert!(Instant::now() < deadline, "there is no lease");
+    }
+    // It reads all the time, so that nothing comes before the next read when it wakes up.
+    frozen.tell("spin 0");
+    let before = frozen.ask("in-session", 1, 0);
+    assert!(matches!(before, Some(Answer::Returned(_))), "{before:?}");
+    frozen.signal("-STOP");
+    // Its connections stay, so only the silence tells. Meanwhile it is asked, and cannot answer.
+    let mut asked = vec![frozen.begin("lease-read", 2, 0), frozen.begin("read", 3, 0)];
+    for _ in 1..=20 {
+        let answer = other.ask("in-session", 4, 0);
+        assert!(matches!(answer, Some(Answer::Returned(Some(_)))), "{answer:?}");
+        asked.push(frozen.begin("lease-read", 2, 0));
+        asked.push(frozen.begin("read", 3, 0));
+    }
+    frozen.signal("-CONT");
+    for answer in asked {
+        answer.recv().unwrap();
+    }
+    println!("{} reads by lease when it woke", frozen.spun(5, 0));
+    // A linearizable read at the one that slept sees what it missed.
+    let mut seen = frozen.ask("read", 1, 0);
+    while !matches!(seen, Some(Answer::Returned(_))) {
+        assert!(Instant::now() < deadline, "{seen:?}");
+        seen = frozen.ask("read", 1, 0);
+    }
+    let executed = frozen.executed();
+    assert_eq!(executed.len(), 22);
+    cluster.recorder.judge(&executed);
     for process in &processes {
-        process.hear("ready", |_| {});
+        process.stop();
     }
-    let mut leader = 0;
-    while leader == 0 {
-        processes[0].tell("leader");
-        leader = processes[0].hear("leader", |_| {}).parse::<usize>().unwrap();
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
-    let signal = |process: &Process, name: &str| {
-        let pid = process.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+#[test]
+fn copies_strangers_and_the_wiped_take_no_part() {
+    let cluster = Cluster::new();
+    let mut processes = cluster.start_all();
+    let works = |process: &Process| {
+        let deadline = Instant::now() + DEADLINE;
+        while !matches!(process.ask("in-session", 1, 0), Some(Answer::Returned(_))) {
+            assert!(Instant::now() < deadline, "it does not go on");
+        }
     };
-    signal(&processes[leader - 1], "-STOP");
-    // Its connections stay, so only the silence tells.
-    let other = leader % 3;
-    for number in 1..=20 {
-        processes[other].tell(&number.to_string());
+    works(&processes[0]);
+    for process in &processes {
+        process.tell("bound");
+        process.hear("bound");
     }
-    let mut acknowledged = BTreeSet::new();
-    while acknowledged.len() < 20 {
-        let done = processes[other].hear("done", |_| {});
-        note(&mut acknowledged, &format!("done {done}"));
+
+    // A directory is copied, and there are two of one node.
+    let third = processes.pop().unwrap();
+    third.stop();
+    let place = |name: &str| cluster.scratch.0.join(name);
+    copy_all(&cluster.scratch.of(3), &place("copy"));
+    let third = cluster.start(3);
+    works(&processes[0]);
+    third.tell("leader");
+    third.hear("leader ");
+    let double =
+        cluster.start_as(3, "quorate", &place("copy").display().to_string(), "127.0.0.1:0");
+    let why = double.hear("refused by node");
+    assert!(why.contains("another process runs as node 3"), "{why}");
+    works(&processes[1]);
+    drop(double);
+
+    // One that belongs elsewhere, by mistake with our addresses.
+    let stranger =
+        cluster.start_as(2, "another", &place("stranger").display().to_string(), "127.0.0.1:0");
+    let why = stranger.hear("refused by node");
+    assert!(why.contains("this node belongs to cluster"), "{why}");
+    works(&processes[0]);
+    drop(stranger);
+
+    // All lose power at once, and one of them its disk, too.
+    processes.push(third);
+    for process in &processes {
+        process.kill();
     }
-    signal(&processes[leader - 1], "-CONT");
-    // A linearizable read at the one that slept: it sees what it missed.
-    processes[leader - 1].tell("tally");
-    let tally = processes[leader - 1].hear("tally", |_| {});
-    assert_eq!(tally.split(' ').count(), 20, "{tally}");
-    for process in &mut processes {
-        process.tell("stop");
+    std::fs::remove_dir_all(cluster.scratch.of(3)).unwrap();
+    let processes: Vec<Process> = (1..=3).map(|id| cluster.start(id)).collect();
+    let why = processes[2].hear("refused by");
+    assert!(why.contains("remove it and add it under a new id"), "{why}");
+    for process in &processes[..2] {
+        process.open_session();
+        works(process);
     }
+    let executed = processes[0].executed();
+    cluster.recorder.judge(&executed);
+    assert_ne!(processes[0].leader(), 3);
+    processes[2].tell("applied");
+    assert_eq!(processes[2].hear("applied "), "0");
 }

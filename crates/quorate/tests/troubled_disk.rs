@@ -1,0 +1,248 @@
+//! A leader whose disk stalls or is full makes way for another one, and comes back.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+mod support;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use quorate::{InProcess, Node, ProposeError};
+use quorate_wal::{Disk, DiskFile, DiskLock, LockError, MemoryDisk};
+use support::store::{KEYS, Put, Recorder, Store};
+use support::{Scratch, hears, leader, stop_all, until};
+
+/// A disk whose syncs can be held up.
+#[derive(Clone, Default)]
+struct Stalling {
+    disk: MemoryDisk,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn close(&self) {
+        *self.closed.lock().unwrap() = true;
+    }
+
+    fn open(&self) {
+        *self.closed.lock().unwrap() = false;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.closed.lock().unwrap();
+        drop(self.opened.wait_while(closed, |closed| *closed).unwrap());
+    }
+}
+
+struct StallingFile {
+    file: Arc<dyn DiskFile>,
+    gate: Arc<Gate>,
+}
+
+impl Stalling {
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(StallingFile { file, gate: Arc::clone(&self.gate) })
+    }
+}
+
+impl Disk for Stalling {
+    fn describe(&self) -> String {
+        self.disk.describe()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(name).map(|file| self.file(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(name).map(|file| self.file(file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.gate.pass();
+        self.disk.sync_dir()
+    }
+
+    fn lock(&self) -> Result<Box<dyn DiskLock>, LockError> {
+        self.disk.lock()
+    }
+}
+
+impl DiskFile for StallingFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.gate.pass();
+        self.file.sync_data()
+    }
+}
+
+/// Three nodes, under load by a client at each of the others than the one that leads; `trouble`
+/// comes over the leader's disk and ends, as told by its second argument.
+async fn a_leader_in_trouble(trouble: impl Fn(&Stalling, bool), said: &str) -> u64 {
+    let (network, scratch) = (InProcess::new(), Scratch::new());
+    let disks = [Stalling::default(), Stalling::default(), Stalling::default()];
+    let mut nodes = Vec::new();
+    for (id, disk) in (1..).zip(&disks) {
+        let node = Node::builder(id, Store::default())
+            .data_dir(scratch.of(id))
+            .log_disk(Arc::new(disk.clone()))
+            .members([(1, ""), (2, ""), (3, "")])
+            .in_process(&network)
+            .tune(|tuning| {
+                tuning.core.election_timeout_min_us = 500_000;
+                tuning.core.election_timeout_max_us = 1_000_000;
+                tuning.core.disk_stall_timeout_us = 1_500_000;
+                tuning.segment_bytes = 256 << 10;
+                tuning.leader_wait = Duration::from_millis(300);
+            })
+            .start()
+            .await
+            .unwrap();
+        nodes.push(node);
+    }
+    let all: Vec<_> = nodes.iter().collect();
+    let old = leader(&all).await;
+    let disk = &disks[old.id().0 as usize - 1];
+    let rest: Vec<_> = all.iter().copied().filter(|node| node.id() != old.id()).collect();
+    let (recorder, done) = (Arc::new(Recorder::new()), Arc::new(AtomicBool::new(false)));
+    let mut clients = Vec::new();
+    for node in &rest {
+        let (handle, session) = (node.handle(), node.session().await.unwrap());
+        let (recorder, done) = (Arc::clone(&recorder), Arc::clone(&done));
+        clients.push(tokio::spawn(async move {
+            let id = handle.id().0;
+            let mut turn = id;
+            while !done.load(Ordering::Relaxed) {
+                turn += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                recorder.propose_in(id, &session, turn % KEYS).await.unwrap();
+                let _ = recorder.read(id, &handle, turn % KEYS).await;
+            }
+        }));
+    }
+    let more = async |count: u64| {
+        let goal = recorder.acknowledged() + count;
+        until("clients go on", async || recorder.acknowledged() >= goal).await;
+    };
+    more(50).await;
+
+    let (mut events, mut down) = (old.events(), old.events());
+    trouble(disk, true);
+    hears(&mut events, said).await;
+    let why = hears(&mut down, "gave up leading").await;
+    assert!(why.contains("its disk is stalled"), "{why}");
+    let new = leader(&rest).await;
+    assert_ne!(new.id(), old.id());
+    more(50).await;
+    // It says nothing that its disk does not know.
+    let behind = old.applied();
+    until("the others go ahead", async || new.applied().0 > behind.0 + 20).await;
+    let (seen, _) = old.read_with(quorate::Consistency::Local, |store| store.get(0)).await.unwrap();
+    assert!(seen.is_some());
+    let stalls = old.metrics().disk_stalls;
+
+    trouble(disk, false);
+    until("it is back", async || old.applied() >= new.applied()).await;
+    more(50).await;
+    done.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    // It may lead again.
+    until("it takes over", async || {
+        leader(&all).await.transfer(old.id().0).await.is_ok() || old.leader().0 == Some(old.id())
+    })
+    .await;
+    let executed = old.read(|store| store.executed().clone()).await.unwrap();
+    recorder.judge(&executed);
+    stop_all(nodes).await;
+    stalls
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_stalls_gives_up_and_says_so() {
+    let trouble = |disk: &Stalling, begins: bool| match begins {
+        true => disk.gate.close(),
+        false => disk.gate.open(),
+    };
+    let stalls = a_leader_in_trouble(trouble, "the disk takes").await;
+    assert!(stalls > 0, "the metric counts it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_is_full_gives_up_and_comes_back_with_room() {
+    let trouble = |disk: &Stalling, begins: bool| disk.disk.set_space(begins.then_some(0));
+    a_leader_in_trouble(trouble, "the disk is full").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_disk_is_full_stops_nobody() {
+    let (network, scratch) = (InProcess::new(), Scratch::new());
+    let disks = [Stalling::default(), Stalling::default(), Stalling::default()];
+    let mut nodes = Vec::new();
+    for (id, disk) in (1..).zip(&disks) {
+        let node = Node::builder(id, Store::default())
+            .data_dir(scratch.of(id))
+            .log_disk(Arc::new(disk.clone()))
+            .members([(1, ""), (2, ""), (3, "")])
+            .in_process(&network)
+            .tune(|tuning| tuning.segment_bytes = 256 << 10)
+            .start()
+            .await
+            .unwrap();
+        nodes.push(node);
+    }
+    let all: Vec<_> = nodes.iter().collect();
+    let first = leader(&all).await;
+    let full = all.iter().copied().find(|node| node.id() != first.id()).unwrap();
+    let disk = &disks[full.id().0 as usize - 1].disk;
+    let mut events = full.events();
+    disk.set_space(Some(0));
+    let session = first.session().await.unwrap();
+    let mut value = 0;
+    until("the disk is full", async || {
+        for _ in 0..500 {
+            value += 1;
+            session.propose(Put { key: 0, value }).await.unwrap();
+        }
+        full.metrics().disk_full > 0
+    })
+    .await;
+    hears(&mut events, "the disk is full").await;
+    assert!(full.propose(Put { key: 0, value: 0 }).await == Err(ProposeError::NoSpace));
+    disk.set_space(None);
+    hears(&mut events, "the disk has room again").await;
+    assert_eq!(full.read(|store| store.get(0)).await.unwrap(), Some(value));
+    stop_all(nodes).await;
+}

@@ -17,6 +17,7 @@
 mod codec;
 mod command;
 mod error;
+mod lease;
 mod reply;
 mod types;
 
@@ -26,5 +27,6 @@ pub use command::{
     LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
 pub use error::RequestError;
+pub use lease::{LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, Lease, LeaseRecordError, Leases};
 pub use reply::{AlarmMember, DeleteRangeReply, OpReply, PutReply, RangeReply, Reply, TxnReply};
 pub use types::{AlarmKind, KeyValue, LeaseId, MemberId, Revision};

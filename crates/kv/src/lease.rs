@@ -1,6 +1,6 @@
 //! Leases as every replica sees them: which exist, for how long they were granted, and which keys hang on them.
 //!
-//! There is no clock here. When a lease ends is decided by the leader and reaches the table as
+//! There is no clock here. When a lease ends is decided by the leader ([`Lessor`](crate::Lessor)) and reaches the table as
 //! a command like any other; what the table knows of time is what commands say: the granted time to live, and, for long
 //! leases, the remaining time that a leader wrote down so that the next one does not start from the beginning.
 //!
@@ -66,6 +66,17 @@ impl Lease {
     }
 }
 
+/// What happened to a lease, in the order in which it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeaseChange {
+    /// It was granted, for so many seconds.
+    Granted(LeaseId, i64),
+    /// It ended.
+    Revoked(LeaseId),
+    /// Its remaining time was written down, or forgotten.
+    Checkpointed(LeaseId, Option<i64>),
+}
+
 /// All leases. Same commands, same table.
 #[derive(Clone, Debug, Default)]
 pub struct Leases {
@@ -73,6 +84,8 @@ pub struct Leases {
     by_key: BTreeMap<Bytes, LeaseId>,
     /// Leases whose record on disk is not what is here.
     changed: BTreeSet<LeaseId>,
+    /// What the lessor has not seen yet, while there is one. It reads after every batch, so a batch bounds it.
+    journal: Option<Vec<LeaseChange>>,
 }
 
 /// Two tables are equal if they hold the same leases and keys, whatever of it is on disk.
@@ -148,6 +161,7 @@ impl Leases {
         let lease = Lease { id, ttl_s, remaining_s: None, keys: BTreeSet::new() };
         self.by_id.insert(id, lease);
         self.changed.insert(id);
+        self.note(LeaseChange::Granted(id, ttl_s));
         Ok(ttl_s)
     }
 
@@ -155,6 +169,7 @@ impl Leases {
     pub fn revoke(&mut self, id: LeaseId) -> Result<Vec<Bytes>, RequestError> {
         let lease = self.by_id.remove(&id).ok_or(RequestError::LeaseNotFound)?;
         self.changed.insert(id);
+        self.note(LeaseChange::Revoked(id));
         for key in &lease.keys {
             let owner = self.by_key.remove(key);
             debug_assert_eq!(owner, Some(id), "a key belongs to the lease that lists it");
@@ -199,7 +214,29 @@ impl Leases {
             lease.remaining_s = remaining_s;
             self.changed.insert(checkpoint.id);
         }
+        self.note(LeaseChange::Checkpointed(checkpoint.id, remaining_s));
         true
+    }
+
+    /// From here on, what happens is kept for [`take_journal`](Self::take_journal).
+    pub(crate) fn start_journal(&mut self) {
+        self.journal = Some(Vec::new());
+    }
+
+    /// Nobody reads the journal any more.
+    pub(crate) fn stop_journal(&mut self) {
+        self.journal = None;
+    }
+
+    /// What happened since it was asked last.
+    pub(crate) fn take_journal(&mut self) -> Vec<LeaseChange> {
+        self.journal.as_mut().map(core::mem::take).unwrap_or_default()
+    }
+
+    fn note(&mut self, change: LeaseChange) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(change);
+        }
     }
 
     /// Records that differ from those taken last: the bytes to store under the id, or `None` to remove it. By id.

@@ -18,6 +18,7 @@ mod codec;
 mod command;
 mod error;
 mod lease;
+mod lessor;
 mod reply;
 mod types;
 
@@ -28,5 +29,10 @@ pub use command::{
 };
 pub use error::RequestError;
 pub use lease::{LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, Lease, LeaseRecordError, Leases};
+pub use lessor::{
+    Decision, LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_BATCH_MAX, LEASE_EXPIRE_ROUND_MAX,
+    LEASE_ROUND_US, LEASE_WAITING_MAX, LeaderTerm, Lessor, LessorConfig, NotPrimary, Renewal,
+    Ticket, TimeToLive, lease_ttl_s,
+};
 pub use reply::{AlarmMember, DeleteRangeReply, OpReply, PutReply, RangeReply, Reply, TxnReply};
 pub use types::{AlarmKind, KeyValue, LeaseId, MemberId, Revision};

@@ -17,6 +17,7 @@
 mod codec;
 mod command;
 mod error;
+mod event;
 mod lease;
 mod lessor;
 mod reply;
@@ -28,6 +29,7 @@ pub use command::{
     LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
 pub use error::RequestError;
+pub use event::{Changes, Event, EventKind, History, HistoryError, Past, PastRequest};
 pub use lease::{LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, Lease, LeaseRecordError, Leases};
 pub use lessor::{
     Decision, LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_BATCH_MAX, LEASE_EXPIRE_ROUND_MAX,

@@ -22,6 +22,7 @@ mod lease;
 mod lessor;
 mod reply;
 mod types;
+mod watch;
 
 pub use codec::{COMMAND_BYTES_MAX, DecodeError, EncodeError, FORMAT_VERSION, TXN_DEPTH_MAX};
 pub use command::{
@@ -38,3 +39,8 @@ pub use lessor::{
 };
 pub use reply::{AlarmMember, DeleteRangeReply, OpReply, PutReply, RangeReply, Reply, TxnReply};
 pub use types::{AlarmKind, KeyValue, LeaseId, MemberId, Revision};
+pub use watch::{
+    Events, Full, Hub, WATCH_ANSWERS_MAX, WATCH_BYTES_MAX, WATCH_RESPONSES_MAX, WATCH_ROUND_MAX,
+    WATCH_WINDOW_BYTES_MAX, WATCH_WINDOW_REVISIONS_MAX, WATCHERS_MAX, WatchConfig, WatchCreate,
+    WatchId, WatchRequest, WatchResponse, WatchStream,
+};

@@ -2,6 +2,8 @@
 
 #[allow(dead_code, reason = "leases need no store")]
 pub(crate) mod store;
+#[allow(dead_code, reason = "scripts print what they hear")]
+pub(crate) mod witness;
 
 use std::path::Path;
 use std::{env, fs};

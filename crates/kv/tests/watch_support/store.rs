@@ -79,9 +79,12 @@ impl Store {
         state.compacted = state.compacted.max(Some(revision));
     }
 
-    /// All changes, compacted or not.
-    pub(crate) fn changes(&self) -> Vec<Changes> {
-        self.state.lock().expect("nobody panicked").changes.clone()
+    /// The changes of some revisions, compacted or not.
+    pub(crate) fn changes(&self, from: Revision, to: Revision) -> Vec<Changes> {
+        let state = self.state.lock().expect("nobody panicked");
+        let first = (from.0 - 2).clamp(0, state.changes.len() as i64);
+        let end = (to.0 - 1).clamp(first, state.changes.len() as i64);
+        state.changes[first as usize..end as usize].to_vec()
     }
 }
 
@@ -95,10 +98,10 @@ impl History for Store {
         let (mut changes, mut bytes) = (Vec::new(), 0);
         // A history begins with revision 2, whoever asks for less.
         let mut through = request.from.max(Revision(1)).min(request.to);
-        for change in &state.changes {
-            let wanted = (request.from..=request.to).contains(&change.revision);
-            if !wanted {
-                continue;
+        let first = (request.from.0 - 2).clamp(0, state.changes.len() as i64);
+        for change in &state.changes[first as usize..] {
+            if change.revision > request.to {
+                break;
             }
             if changes.len() == request.revisions_max || (bytes > request.bytes_max) {
                 break;

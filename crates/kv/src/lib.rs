@@ -1,7 +1,8 @@
 //! etcd's data model as a deterministic state machine.
 //!
-//! So far its vocabulary: the [`Command`]s that a replicated log carries, with their bytes; the replies; and the errors
-//! with the texts that clients match on. Nothing here knows a clock, a network or a log.
+//! Its vocabulary: the [`Command`]s that a replicated log carries, with their bytes; the replies; and the errors with the
+//! texts that clients match on. Leases: the replicated table ([`Leases`]) and the leader's side of it ([`Lessor`]). Watches:
+//! the [`Hub`], fed with the [`Changes`] of every revision. Nothing here knows a clock, a network or a log.
 //!
 //! ```
 //! use bytes::Bytes;

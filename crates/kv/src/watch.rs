@@ -29,6 +29,7 @@ mod index;
 mod intervals;
 mod progress;
 mod queue;
+mod requests;
 mod response;
 mod state;
 mod variants;

@@ -1,6 +1,5 @@
 //! What the hub knows of every stream and watcher.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -8,9 +7,9 @@ use crate::watch::hub::WatchConfig;
 use crate::watch::index::{Index, WatchRange};
 use crate::watch::progress::Ticks;
 use crate::watch::queue::{News, Queue, Signal, StreamId};
-use crate::watch::response::{WatchCreate, WatchId, WatchRequest, WatchResponse};
+use crate::watch::response::{WatchId, WatchResponse};
 use crate::watch::variants::{Variants, View};
-use crate::{Changes, Event, RequestError, Revision};
+use crate::{Changes, Event, Revision};
 
 /// Most watchers of a stream, ended ones counted that the client has not cancelled.
 pub const WATCHERS_MAX: usize = 1_000_000;
@@ -20,19 +19,14 @@ const RECENT_REVISIONS_MAX: usize = 1024;
 /// Bytes of them, after which the oldest go.
 const RECENT_BYTES_MAX: usize = 8 << 20;
 
-/// Reasons not to create a watcher, byte for byte those of etcd, except the last.
-const DUPLICATE: &str = "mvcc: duplicate watch ID provided on the WatchStream";
-const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
-const TOO_MANY: &str = "mvcc: too many watchers on the WatchStream";
-
 #[derive(Debug)]
 pub(super) struct State {
     response_bytes_max: usize,
-    signal: Arc<Signal>,
-    current: Revision,
+    pub(super) signal: Arc<Signal>,
+    pub(super) current: Revision,
     compacted: Revision,
     /// The synced ones.
-    index: Index<(StreamId, WatchId), Member>,
+    pub(super) index: Index<(StreamId, WatchId), Member>,
     pub(super) streams: BTreeMap<StreamId, Stream>,
     /// Streams with watchers that are behind, and room: each once, in the order of their turns.
     pub(super) turns: VecDeque<StreamId>,
@@ -41,7 +35,7 @@ pub(super) struct State {
     recent_bytes: usize,
     pub(super) ticks: Ticks,
     last_stream: u64,
-    last_watcher: u64,
+    pub(super) last_watcher: u64,
     is_shut_down: bool,
     /// For `publish`, so that it need not allocate: slot and event of each match.
     matches: Vec<(u32, u32)>,
@@ -50,7 +44,7 @@ pub(super) struct State {
 
 /// A synced watcher, as the index knows it.
 #[derive(Debug)]
-struct Member {
+pub(super) struct Member {
     queue: Arc<Queue>,
     view: View,
     fragment: bool,
@@ -63,7 +57,7 @@ struct Member {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) queue: Arc<Queue>,
-    watchers: BTreeMap<WatchId, Watcher>,
+    pub(super) watchers: BTreeMap<WatchId, Watcher>,
     next_id: i64,
     /// Watchers that are behind.
     pub(super) behind: BTreeSet<WatchId>,
@@ -72,9 +66,9 @@ pub(super) struct Stream {
     /// Whether it has a place in `turns`.
     pub(super) has_turn: bool,
     /// Watchers that were created with a start beyond the newest revision of then.
-    future: BTreeSet<(Revision, WatchId)>,
+    pub(super) future: BTreeSet<(Revision, WatchId)>,
     /// Watchers that compaction has ended, and the client has not cancelled.
-    ended: usize,
+    pub(super) ended: usize,
     /// Watchers that want to be notified of progress.
     pub(super) notified: BTreeSet<WatchId>,
 }
@@ -87,7 +81,7 @@ pub(super) struct Watcher {
     pub(super) view: View,
     pub(super) fragment: bool,
     /// The start that was asked for, if it was in the future.
-    future_start: Option<Revision>,
+    pub(super) future_start: Option<Revision>,
     pub(super) place: Place,
 }
 
@@ -169,124 +163,6 @@ impl State {
             let all = stream.watchers.len() - stream.ended;
             (synced + all - stream.behind.len(), behind + stream.behind.len())
         })
-    }
-
-    // Requests.
-
-    pub(super) fn request(&mut self, stream: StreamId, request: WatchRequest) {
-        match request {
-            WatchRequest::Create(create) => self.create(stream, create),
-            WatchRequest::Cancel(id) => self.cancel(stream, id),
-            WatchRequest::Progress => self.progress(stream),
-            WatchRequest::Refuse(reason) => self.refuse(stream, reason),
-        }
-    }
-
-    fn refuse(&mut self, stream: StreamId, reason: Cow<'static, str>) {
-        let Some(stream) = self.streams.get(&stream) else { return };
-        stream.queue.answer(WatchResponse {
-            watch_id: WatchId::NONE,
-            revision: self.current,
-            created: true,
-            canceled: true,
-            cancel_reason: Some(reason),
-            ..WatchResponse::default()
-        });
-    }
-
-    fn create(&mut self, stream_id: StreamId, create: WatchCreate) {
-        let current = self.current;
-        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
-        let start = create.start_revision;
-        let range = WatchRange::new(create.key, create.range_end);
-        let reason = if start < Revision(0) {
-            Some(RequestError::Compacted.text())
-        } else if range.is_none() {
-            Some(EMPTY_RANGE)
-        } else if stream.watchers.contains_key(&create.watch_id) && create.watch_id.0 != 0 {
-            Some(DUPLICATE)
-        } else if stream.watchers.len() >= WATCHERS_MAX {
-            Some(TOO_MANY)
-        } else {
-            None
-        };
-        let range = match (reason, range) {
-            (None, Some(range)) => range,
-            (reason, _) => {
-                return self.refuse(stream_id, Cow::Borrowed(reason.unwrap_or(EMPTY_RANGE)));
-            }
-        };
-        let id = match create.watch_id {
-            WatchId(0) => stream.free_id(),
-            id => id,
-        };
-        stream.queue.answer(WatchResponse {
-            watch_id: id,
-            revision: current,
-            created: true,
-            ..WatchResponse::default()
-        });
-        self.last_watcher += 1;
-        let is_future = start > current;
-        let watcher = Watcher {
-            serial: self.last_watcher,
-            range,
-            view: View {
-                no_put: create.no_put,
-                no_delete: create.no_delete,
-                prev_kv: create.prev_kv,
-            },
-            fragment: create.fragment,
-            future_start: is_future.then_some(start),
-            place: Place::Behind { next: start, quiet: true },
-        };
-        stream.watchers.insert(id, watcher);
-        if is_future {
-            stream.future.insert((start, id));
-        }
-        if create.progress_notify {
-            stream.notified.insert(id);
-            self.ticks.add(stream_id);
-        }
-        if start == Revision(0) || is_future {
-            let start = if is_future { start } else { Revision(current.0 + 1) };
-            self.synced(stream_id, id, start, true);
-        } else {
-            stream.behind.insert(id);
-            self.give_turn(stream_id);
-            self.signal.work();
-        }
-    }
-
-    fn cancel(&mut self, stream_id: StreamId, id: WatchId) {
-        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
-        let Some(watcher) = stream.watchers.remove(&id) else { return };
-        stream.forget(id, &watcher);
-        match watcher.place {
-            Place::Synced => drop(self.index.remove(&watcher.range, &(stream_id, id))),
-            Place::Behind { .. } => {}
-            Place::Ended => stream.ended -= 1,
-        }
-        stream.queue.answer(WatchResponse {
-            watch_id: id,
-            revision: self.current,
-            canceled: true,
-            ..WatchResponse::default()
-        });
-    }
-
-    fn progress(&mut self, stream_id: StreamId) {
-        let current = self.current;
-        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
-        let running = stream.watchers.len() - stream.ended;
-        if running == 0 || !stream.behind.is_empty() || stream.waits_for_future(current) {
-            return;
-        }
-        stream.queue.notice(WatchResponse {
-            watch_id: WatchId::NONE,
-            revision: current,
-            ..WatchResponse::default()
-        });
     }
 
     // The apply path.
@@ -527,7 +403,7 @@ impl Stream {
         self.watchers.get(&id)
     }
 
-    fn free_id(&mut self) -> WatchId {
+    pub(super) fn free_id(&mut self) -> WatchId {
         while self.watchers.contains_key(&WatchId(self.next_id)) {
             self.next_id = self.next_id.wrapping_add(1);
         }
@@ -537,7 +413,7 @@ impl Stream {
     }
 
     /// Takes a watcher off every list but the first.
-    fn forget(&mut self, id: WatchId, watcher: &Watcher) {
+    pub(super) fn forget(&mut self, id: WatchId, watcher: &Watcher) {
         self.behind.remove(&id);
         self.notified.remove(&id);
         if let Some(start) = watcher.future_start {
@@ -546,7 +422,7 @@ impl Stream {
     }
 
     /// Whether a watcher has a start that is not there yet. Those whose start has come are forgotten.
-    fn waits_for_future(&mut self, current: Revision) -> bool {
+    pub(super) fn waits_for_future(&mut self, current: Revision) -> bool {
         while self.future.first().is_some_and(|(start, _)| *start <= current) {
             self.future.pop_first();
         }

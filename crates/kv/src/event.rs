@@ -49,6 +49,12 @@ impl Event {
         Self { kind: EventKind::Delete, kv, prev }
     }
 
+    /// Whether the key was deleted.
+    #[must_use]
+    pub fn is_delete(&self) -> bool {
+        self.kind == EventKind::Delete
+    }
+
     /// The revision that it belongs to.
     #[must_use]
     pub fn revision(&self) -> Revision {

@@ -17,10 +17,13 @@
 
 mod codec;
 mod command;
+mod disk;
 mod error;
 mod event;
+mod index;
 mod lease;
 mod lessor;
+mod record;
 mod reply;
 mod types;
 mod watch;

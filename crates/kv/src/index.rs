@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::record::Place;
+use crate::record::{Place, PutRef};
 use crate::{KeyValue, LeaseId, Revision};
 
 /// Which keys a request means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyRange<'a> {
-    first: &'a [u8],
+    start: Bound<&'a [u8]>,
     end: Bound<&'a [u8]>,
 }
 
@@ -28,26 +28,27 @@ impl<'a> KeyRange<'a> {
             [0] => Bound::Unbounded,
             end => Bound::Excluded(end),
         };
-        Self { first: key, end }
+        Self { start: Bound::Included(key), end }
     }
 
-    /// The one key that it means, if it cannot mean more.
-    pub(crate) fn single(&self) -> Option<&'a [u8]> {
-        matches!(self.end, Bound::Included(_)).then_some(self.first)
+    /// What of it comes after a key.
+    pub(crate) const fn after(self, key: &'a [u8]) -> Self {
+        Self { start: Bound::Excluded(key), end: self.end }
     }
 
+    /// All keys.
+    pub(crate) const fn all() -> Self {
+        Self { start: Bound::Unbounded, end: Bound::Unbounded }
+    }
+
+    /// Whether no key can be in it; a map would not take such bounds.
     fn is_empty(&self) -> bool {
-        matches!(self.end, Bound::Excluded(end) if end <= self.first)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        key >= self.first
-            && match self.end {
-                Bound::Included(end) => key <= end,
-                Bound::Excluded(end) => key < end,
-                Bound::Unbounded => true,
-            }
+        match (self.start, self.end) {
+            (Bound::Included(start), Bound::Excluded(end))
+            | (Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => end <= start,
+            (Bound::Included(start), Bound::Included(end)) => end < start,
+            (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        }
     }
 }
 
@@ -203,39 +204,42 @@ impl Index {
         &'a self,
         range: KeyRange<'a>,
     ) -> impl Iterator<Item = (&'a [u8], &'a Key)> {
-        let bounds = (Bound::Included(range.first), range.end);
+        let bounds = (range.start, range.end);
         let keys = (!range.is_empty()).then(|| self.keys.range::<[u8], _>(bounds));
         keys.into_iter().flatten().map(|(key, entry)| (&**key, entry))
     }
 
     /// A key was put. The value is copied, so that it holds no more memory than its own.
     pub(crate) fn put(&mut self, kv: &KeyValue, place: Place) {
+        let (create_revision, version) = (kv.create_revision.0, kv.version);
+        let put = PutRef { create_revision, version, lease: kv.lease, value: &kv.value };
+        self.load_put(&kv.key, put, place);
+    }
+
+    /// The same from a record, in the order of the history.
+    pub(crate) fn load_put(&mut self, key: &[u8], put: PutRef<'_>, place: Place) {
         let step = Step::new(place, false);
-        let value = Bytes::copy_from_slice(&kv.value);
+        let value = Bytes::copy_from_slice(put.value);
         let size = value.len() + VALUE_OVERHEAD_BYTES;
         self.values_bytes += size;
-        let (create_revision, version) = (kv.create_revision.0, kv.version);
-        match self.keys.get_mut(&kv.key[..]) {
-            Some(entry) => {
-                entry.push(step);
-                (entry.create_revision, entry.version) = (create_revision, version);
-                entry.lease = kv.lease;
-                if let Some(old) = entry.value.replace(value) {
-                    self.values_bytes -= old.len() + VALUE_OVERHEAD_BYTES;
-                }
+        if let Some(entry) = self.keys.get_mut(key) {
+            entry.push(step);
+            (entry.create_revision, entry.version) = (put.create_revision, put.version);
+            entry.lease = put.lease;
+            if let Some(old) = entry.value.replace(value) {
+                self.values_bytes -= old.len() + VALUE_OVERHEAD_BYTES;
             }
-            None => {
-                let entry = Key {
-                    steps: Steps::One(step),
-                    create_revision,
-                    version,
-                    lease: kv.lease,
-                    value: Some(value),
-                    touched: AtomicBool::new(false),
-                };
-                self.keys.insert(kv.key[..].into(), entry);
-            }
+            return;
         }
+        let entry = Key {
+            steps: Steps::One(step),
+            create_revision: put.create_revision,
+            version: put.version,
+            lease: put.lease,
+            value: Some(value),
+            touched: AtomicBool::new(false),
+        };
+        self.keys.insert(key.into(), entry);
     }
 
     /// A key was deleted; it is known.
@@ -383,9 +387,7 @@ mod tests {
         }
         let keys = |key: &'static str, end: &'static str| {
             let range = KeyRange::new(key.as_bytes(), end.as_bytes());
-            let found: Vec<&[u8]> = index.range(range).map(|(key, _)| key).collect();
-            assert!(found.iter().all(|key| range.contains(key)));
-            found.len()
+            index.range(range).count()
         };
         assert_eq!(keys("b", ""), 1);
         assert_eq!(keys("b", "\0"), 3);
@@ -393,6 +395,10 @@ mod tests {
         assert_eq!(keys("b", "b"), 0);
         assert_eq!(keys("c", "a"), 0);
         assert_eq!(keys("\0", "\0"), 4);
+        let after = |key: &'static [u8]| KeyRange::new(b"a", b"c").after(key);
+        assert_eq!(index.range(after(b"b")).count(), 1);
+        assert_eq!(index.range(after(b"c")).count(), 0);
+        assert_eq!(index.range(KeyRange::new(b"a", b"").after(b"a")).count(), 0);
     }
 
     #[test]
@@ -406,7 +412,7 @@ mod tests {
             assert!(index.values_bytes() <= 10 * size);
         }
         let kept = |index: &Index| {
-            let all = index.range(KeyRange::new(b"\0", b"\0"));
+            let all = index.range(KeyRange::all());
             all.filter(|(_, entry)| entry.value.is_some()).count()
         };
         assert!((1..=10).contains(&kept(&index)));
@@ -416,7 +422,7 @@ mod tests {
         }
         index.keep_within_budget();
         let sum: usize = index
-            .range(KeyRange::new(b"\0", b"\0"))
+            .range(KeyRange::all())
             .filter_map(|(_, entry)| entry.value.as_ref())
             .map(|value| value.len() + VALUE_OVERHEAD_BYTES)
             .sum();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
 use crate::measure::{Puts, Watch, scattered};
-use crate::{Plan, key, value};
+use crate::{Plan, key, thousand, value};
 
 const HISTORY: TableDefinition<'static, (u64, u32), &'static [u8]> =
     TableDefinition::new("history");
@@ -99,9 +99,9 @@ pub fn reads(plan: &Plan) {
     let map: BTreeMap<_, _> = (0..plan.keys).map(|n| (key(n), (n, n, 1_u64, value(n)))).collect();
     let watch = Watch::start();
     for n in 0..ranges {
-        let from = key(scattered(n, plan.keys));
+        let (from, end) = thousand(n, plan.keys);
         let pairs: Vec<_> =
-            map.range(from..).take(1000).map(|(key, pair)| (key.clone(), pair.clone())).collect();
+            map.range(from..end).map(|(key, pair)| (key.clone(), pair.clone())).collect();
         assert!(!pairs.is_empty());
         drop(std::hint::black_box(pairs));
     }

@@ -60,6 +60,14 @@ pub fn key(number: u64) -> Bytes {
     Bytes::from(format!("/bench/{scattered:016x}/{:08}", number % 100_000_000))
 }
 
+/// About a thousand keys that follow each other: the first, and the end.
+pub fn thousand(n: u64, keys: u64) -> (Bytes, Bytes) {
+    let span = (u64::MAX / keys).saturating_mul(1000);
+    let first = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (u64::MAX - span).max(1);
+    let name = |at: u64| Bytes::from(format!("/bench/{at:016x}"));
+    (name(first), name(first + span))
+}
+
 /// 256 bytes.
 pub fn value(number: u64) -> Bytes {
     let mut value = vec![number as u8; 256];
@@ -68,6 +76,12 @@ pub fn value(number: u64) -> Bytes {
 }
 
 fn main() {
+    let args: Vec<_> = std::env::args().collect();
+    if let [_, open, path, values] = &args[..]
+        && open == "--open"
+    {
+        return ours::open(path.as_ref(), values);
+    }
     let mut plan = match plan() {
         Ok(plan) => plan,
         Err(why) => {

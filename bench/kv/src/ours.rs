@@ -12,7 +12,7 @@ use quorate_kv::{
 
 use crate::bare::FLUSH_S;
 use crate::measure::{Puts, Watch, resident_bytes, scattered};
-use crate::{Plan, key, value};
+use crate::{Plan, key, thousand, value};
 
 fn path(plan: &Plan) -> PathBuf {
     plan.dir.join("ours")
@@ -114,9 +114,8 @@ fn ranges(reader: &Reader, plan: &Plan, name: &str) {
     let count = plan.reads / 500;
     let watch = Watch::start();
     for n in 0..count {
-        let from = key(scattered(n, plan.keys));
-        let range_end = Bytes::from_static(&[0]);
-        let range = Range { key: from, range_end, limit: 1000, ..Range::default() };
+        let (key, range_end) = thousand(n, plan.keys);
+        let range = Range { key, range_end, limit: 1000, ..Range::default() };
         let reply = reader.range(&range).expect("the disk is healthy");
         assert!(!reply.kvs.is_empty());
         drop(std::hint::black_box(reply));
@@ -127,7 +126,6 @@ fn ranges(reader: &Reader, plan: &Plan, name: &str) {
 /// Everything that needs a filled store.
 pub fn filled(plan: &Plan) {
     println!();
-    let before = resident_bytes();
     // All values in memory.
     let roomy = StoreConfig { values_bytes_max: 1 << 30, ..StoreConfig::default() };
     let mut writer = Writer::new(create(plan, roomy), 0);
@@ -159,27 +157,39 @@ pub fn filled(plan: &Plan) {
     drop(writer);
 
     for (name, values_bytes_max) in
-        [("64 MiB of values in memory", 64 << 20), ("no values in memory", 0)]
+        [("64 MiB of values in memory", 64 << 20), ("1 MiB of values in memory", 1 << 20)]
     {
-        let before = resident_bytes();
-        let watch = Watch::start();
+        // In a process of its own: that is the one whose memory counts.
+        let values = values_bytes_max.to_string();
+        let this = std::env::current_exe().expect("it runs");
+        let status = std::process::Command::new(this)
+            .args(["--open".as_ref(), path(plan).as_os_str(), values.as_ref()])
+            .status();
+        assert!(status.expect("it can be run").success());
         let config = StoreConfig { values_bytes_max, ..StoreConfig::default() };
         let (store, _) = Store::open_file(&path(plan), config).expect("it is ours");
         let reader = store.reader();
-        println!(
-            "start with {} keys, {name}: {:.2} s, {:.2} s cpu; {:.0} bytes of memory a key more",
-            reader.keys(),
-            watch.wall_s(),
-            watch.cpu_s(),
-            resident_bytes().saturating_sub(before) as f64 / reader.keys() as f64,
-        );
         gets(&reader, plan, &format!("point get, {name}"));
         ranges(&reader, plan, &format!("1000-key range, {name}"));
     }
+}
+
+/// Opens a filled store, and says what that takes.
+pub fn open(path: &std::path::Path, values: &str) {
+    let before = resident_bytes();
+    let watch = Watch::start();
+    let values_bytes_max = values.parse().expect("the caller gives a number");
+    let config = StoreConfig { values_bytes_max, ..StoreConfig::default() };
+    let (store, _) = Store::open_file(path, config).expect("it is ours");
+    let keys = store.reader().keys();
+    let (values, _) = store.reader().memory_bytes();
     println!(
-        "memory: {:.0} MB before the store was filled, {:.0} MB at the end",
-        before as f64 / 1e6,
-        resident_bytes() as f64 / 1e6
+        "start with {keys} keys: {:.2} s, {:.2} s cpu; {:.1} MB resident, {:.1} MB of them values, {:.0} bytes a key",
+        watch.wall_s(),
+        watch.cpu_s(),
+        resident_bytes() as f64 / 1e6,
+        values as f64 / 1e6,
+        resident_bytes().saturating_sub(before + values as u64) as f64 / keys as f64,
     );
 }
 

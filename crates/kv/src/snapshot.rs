@@ -527,3 +527,6 @@ fn fill(from: &mut dyn Read, out: &mut [u8]) -> Result<(), RestoreError> {
         _ => RestoreError::Read(why),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -332,13 +332,6 @@ impl Index {
 }
 
 impl Key {
-    /// Whether a compaction up to `revision` keeps this step: the last one at or before it, unless that is a deletion from
-    /// before it.
-    pub(crate) fn is_kept(&self, step: Step, revision: i64) -> bool {
-        step.revision > revision
-            || (self.at(revision) == Some(step) && (!step.is_delete() || step.revision == revision))
-    }
-
     /// Forgets what a compaction does not keep. True if nothing is left.
     fn prune(&mut self, revision: i64, forgotten: &mut Vec<Place>) -> bool {
         let at = self.at(revision);

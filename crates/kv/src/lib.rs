@@ -21,6 +21,8 @@ mod disk;
 mod error;
 mod event;
 mod flush;
+mod hash;
+mod history;
 mod index;
 mod lease;
 mod lessor;
@@ -46,6 +48,7 @@ pub use disk::DiskError;
 pub use error::RequestError;
 pub use event::{Changes, Event, EventKind, History, HistoryError, Past, PastRequest};
 pub use flush::Flush;
+pub use hash::HashKv;
 pub use lease::{LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, Lease, LeaseRecordError, Leases};
 pub use lessor::{
     Decision, LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_BATCH_MAX, LEASE_EXPIRE_ROUND_MAX,

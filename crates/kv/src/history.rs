@@ -126,8 +126,7 @@ impl Reader {
         let mut wanted = Vec::new();
         for (at, change) in changes.iter().enumerate() {
             for (event_at, event) in change.events.iter().enumerate() {
-                let creates = !event.is_delete() && event.kv.version == 1;
-                if event.prev.is_none() && !creates {
+                if event.prev.is_none() && !event.is_create() {
                     wanted.push(Wanted { change: at, event: event_at });
                 }
             }

@@ -219,6 +219,7 @@ fn settle_prevs(events: &mut [Event]) {
     let mut first: BTreeMap<Bytes, usize> = BTreeMap::new();
     for at in 0..events.len() {
         match first.get(&events[at].kv.key) {
+            Some(_) if events[at].is_create() => events[at].prev = None,
             Some(&first) => events[at].prev = events[first].prev.clone(),
             None => {
                 first.insert(events[at].kv.key.clone(), at);

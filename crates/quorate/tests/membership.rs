@@ -64,7 +64,7 @@ impl Clients {
 
     /// From now on they use these, and nothing is under way at others.
     async fn move_to<'a>(&self, nodes: impl IntoIterator<Item = &'a Node<Store>>) {
-        *self.nodes.write().await = nodes.into_iter().map(|node| node.handle()).collect();
+        *self.nodes.write().await = nodes.into_iter().map(Node::handle).collect();
     }
 
     async fn more(&self, count: u64) {

@@ -74,10 +74,8 @@ fn work(
         let kind = kinds[turn as usize % kinds.len()];
         let key = (turn / kinds.len() as u64 + client) % KEYS;
         // Under the lock it is said, so that nothing is said to a node after it was left.
-        let begun = match &nodes.read().unwrap()[at] {
-            Some(process) => Some(process.begin(kind, client, key)),
-            None => None,
-        };
+        let begun =
+            nodes.read().unwrap()[at].as_ref().map(|process| process.begin(kind, client, key));
         let since = Instant::now();
         match begun.map(|answer| answer.recv()) {
             Some(Ok(answer)) => {
@@ -108,7 +106,8 @@ fn leaders_are_killed_under_load_and_what_clients_saw_is_linearizable() {
     let cluster = Cluster::new();
     let kinds = &["in-session", "read", "propose"];
     let mut clients = Clients::start(cluster.start_all(), 9, kinds);
-    for round in 0..4 {
+    let rounds = if std::env::var_os("QUORATE_LONG").is_some() { 100 } else { 4 };
+    for round in 0..rounds {
         more(&cluster, 150);
         // Whoever leads dies with what all clients have under way.
         let leader = clients.node(1 + round % 3).leader();

@@ -3,21 +3,32 @@
 
 mod support;
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use quorate::{InProcess, Node, ProposeError};
-use quorate_wal::{Disk, DiskFile, DiskLock, LockError, MemoryDisk};
+use quorate_wal::{Disk, MemoryDisk};
+use support::disk::{Hook, Hooked, Operation};
 use support::store::{KEYS, Put, Recorder, Store};
 use support::{Scratch, hears, leader, stop_all, until};
 
-/// A disk whose syncs can be held up.
+/// A disk in memory, whose syncs can be held up.
 #[derive(Clone, Default)]
 struct Stalling {
     disk: MemoryDisk,
     gate: Arc<Gate>,
+}
+
+impl Stalling {
+    fn hooked(&self) -> Arc<dyn Disk> {
+        let gate = Arc::clone(&self.gate);
+        let hook: Hook = Arc::new(move |operation| match operation {
+            Operation::Sync => gate.pass(),
+            Operation::Change => {}
+        });
+        Arc::new(Hooked { disk: self.disk.clone(), hook })
+    }
 }
 
 #[derive(Default)]
@@ -42,71 +53,6 @@ impl Gate {
     }
 }
 
-struct StallingFile {
-    file: Arc<dyn DiskFile>,
-    gate: Arc<Gate>,
-}
-
-impl Stalling {
-    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(StallingFile { file, gate: Arc::clone(&self.gate) })
-    }
-}
-
-impl Disk for Stalling {
-    fn describe(&self) -> String {
-        self.disk.describe()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(name).map(|file| self.file(file))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(name).map(|file| self.file(file))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.disk.sync_dir()
-    }
-
-    fn lock(&self) -> Result<Box<dyn DiskLock>, LockError> {
-        self.disk.lock()
-    }
-}
-
-impl DiskFile for StallingFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.file.sync_data()
-    }
-}
-
 /// Three nodes, under load by a client at each of the others than the one that leads; `trouble`
 /// comes over the leader's disk and ends, as told by its second argument.
 async fn a_leader_in_trouble(trouble: impl Fn(&Stalling, bool), said: &str) -> u64 {
@@ -116,7 +62,7 @@ async fn a_leader_in_trouble(trouble: impl Fn(&Stalling, bool), said: &str) -> u
     for (id, disk) in (1..).zip(&disks) {
         let node = Node::builder(id, Store::default())
             .data_dir(scratch.of(id))
-            .log_disk(Arc::new(disk.clone()))
+            .log_disk(disk.hooked())
             .members([(1, ""), (2, ""), (3, "")])
             .in_process(&network)
             .tune(|tuning| {
@@ -214,7 +160,7 @@ async fn a_follower_whose_disk_is_full_stops_nobody() {
     for (id, disk) in (1..).zip(&disks) {
         let node = Node::builder(id, Store::default())
             .data_dir(scratch.of(id))
-            .log_disk(Arc::new(disk.clone()))
+            .log_disk(disk.hooked())
             .members([(1, ""), (2, ""), (3, "")])
             .in_process(&network)
             .tune(|tuning| tuning.segment_bytes = 256 << 10)

@@ -164,6 +164,8 @@ fn tuned<M: quorate::Machine>(builder: Builder<M>) -> Builder<M> {
         tuning.node.compact_entries = 20;
         tuning.node.keep_entries = 5;
         tuning.node.keep_for_followers = 0;
+        // It dies in the middle of them.
+        tuning.node.keep_for_transfer = 0;
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -190,5 +191,103 @@ async fn a_follower_whose_disk_is_full_stops_nobody() {
     disk.set_space(None);
     hears(&mut events, "the disk has room again").await;
     assert_eq!(full.read(|store| store.get(0)).await.unwrap(), Some(value));
+    stop_all(nodes).await;
+}
+
+/// A directory in which nothing can be written, for as long as this lives.
+struct Spoiled {
+    place: PathBuf,
+    aside: PathBuf,
+}
+
+impl Spoiled {
+    fn new(place: PathBuf) -> Self {
+        let aside = place.with_extension("aside");
+        std::fs::rename(&place, &aside).unwrap();
+        std::fs::write(&place, "not a directory").unwrap();
+        Self { place, aside }
+    }
+}
+
+impl Drop for Spoiled {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.place).unwrap();
+        std::fs::rename(&self.aside, &self.place).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_that_cannot_be_written_or_fetched_are_told_and_tried_again() {
+    let (network, scratch) = (InProcess::new(), Scratch::new());
+    let start = async |id: u64| {
+        Node::builder(id, Store::default())
+            .data_dir(scratch.of(id))
+            .members([(1, ""), (2, ""), (3, "")])
+            .in_process(&network)
+            .tune(|tuning| {
+                tuning.core.election_timeout_min_us = 300_000;
+                tuning.core.election_timeout_max_us = 600_000;
+                tuning.segment_bytes = 256 << 10;
+                tuning.snapshot_entries = 50;
+                tuning.node.compact_entries = 20;
+                tuning.node.keep_entries = 5;
+                tuning.node.keep_for_followers = 0;
+                // It is to stop at any time.
+                tuning.node.keep_for_transfer = 0;
+            })
+            .start()
+            .await
+            .unwrap()
+    };
+    let mut nodes = vec![start(1).await, start(2).await];
+    let session = nodes[0].session().await.unwrap();
+    let mut value = 0;
+    let mut propose = async |count: u64| {
+        for _ in 0..count {
+            value += 1;
+            session.propose(Put { key: 0, value }).await.unwrap();
+        }
+        value
+    };
+    let spoiled = Spoiled::new(scratch.of(1).join("snapshots"));
+    let mut events = nodes[0].events();
+    until("no snapshot can be written", async || {
+        propose(10).await;
+        nodes[0].metrics().snapshots_failed > 0
+    })
+    .await;
+    hears(&mut events, "no snapshot could be written").await;
+    assert_eq!(nodes[0].status().await.unwrap().compacted.index.0, 0, "the log is all there is");
+    drop(spoiled);
+    for node in &nodes {
+        until("the log is cut", async || {
+            propose(10).await;
+            node.status().await.unwrap().compacted.index.0 > 10
+        })
+        .await;
+    }
+
+    let late = start(3).await;
+    until("it has come by a snapshot", async || late.metrics().snapshots_installed > 0).await;
+    late.stop().await;
+    // It needs another one, and cannot store it.
+    let behind = nodes[0].applied();
+    for node in &nodes {
+        until("the log is cut", async || {
+            propose(10).await;
+            node.status().await.unwrap().compacted.index > behind
+        })
+        .await;
+    }
+    let late = start(3).await;
+    let spoiled = Spoiled::new(scratch.of(3).join("snapshots"));
+    let mut events = late.events();
+    hears(&mut events, "could not be fetched").await;
+    assert_eq!(late.metrics().snapshots_installed, 0);
+    drop(spoiled);
+    hears(&mut events, "installed snapshot").await;
+    let last = propose(1).await;
+    assert_eq!(late.read(|store| store.get(0)).await.unwrap(), Some(last));
+    nodes.push(late);
     stop_all(nodes).await;
 }

@@ -14,6 +14,18 @@ use support::disk::{Hook, Hooked, Operation};
 use support::store::{KEYS, Put, Recorder, Store};
 use support::{Scratch, hears, leader, stop_all, until};
 
+/// Ends the trouble when a test fails in the middle of it, so that the test can end.
+struct AtLast<'a>(&'a [Stalling]);
+
+impl Drop for AtLast<'_> {
+    fn drop(&mut self) {
+        for disk in self.0 {
+            disk.gate.open();
+            disk.disk.set_space(None);
+        }
+    }
+}
+
 /// A disk in memory, whose syncs can be held up.
 #[derive(Clone, Default)]
 struct Stalling {
@@ -59,6 +71,7 @@ impl Gate {
 async fn a_leader_in_trouble(trouble: impl Fn(&Stalling, bool), said: &str) -> u64 {
     let (network, scratch) = (InProcess::new(), Scratch::new());
     let disks = [Stalling::default(), Stalling::default(), Stalling::default()];
+    let _at_last = AtLast(&disks);
     let mut nodes = Vec::new();
     for (id, disk) in (1..).zip(&disks) {
         let node = Node::builder(id, Store::default())

@@ -1,11 +1,12 @@
 //! The library beside openraft, doing the work of openraft's own minimal benchmark: three nodes in
 //! one process, logs in memory, no network, empty commands; every client waits for its reply before
-//! it proposes again. Then this library alone: larger commands, disks, sockets.
+//! it proposes again. Then this library alone: larger commands, disks, sockets,
+//! processes.
 //!
 //! ```sh
 //! cargo run --release --manifest-path bench/library/Cargo.toml               # some minutes
 //! cargo run --release --manifest-path bench/library/Cargo.toml -- --quick    # figures mean nothing
-//! cargo run --release --manifest-path bench/library/Cargo.toml -- --rounds 7
+//! cargo run --release --manifest-path bench/library/Cargo.toml -- --rounds 7 --beside   # the first half
 //! ```
 //!
 //! Both run in the same process, in turns, on a tokio runtime with two workers of their own each time.
@@ -14,6 +15,7 @@
 
 mod allocations;
 mod ours;
+mod processes;
 mod theirs;
 
 use std::time::Duration;
@@ -31,6 +33,9 @@ struct Run {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == processes::NODE) {
+        return processes::node(&arguments[1..]);
+    }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let rounds = arguments.iter().position(|argument| argument == "--rounds");
     let rounds = rounds.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(3);
@@ -69,28 +74,34 @@ fn main() {
         );
     }
 
+    if arguments.iter().any(|argument| argument == "--beside") {
+        return;
+    }
     println!("\nours alone\n");
     println!(
         "log, network        | bytes clients |   commands/s | CPU us/cmd | allocs/cmd | p50 us  p99 us"
     );
     let all = [
-        (Setup::Memory, "memory, none", 400_000),
-        (Setup::Disk, "disk, none", 20_000),
-        (Setup::DiskAndSockets, "disk, TCP", 20_000),
+        (Some(Setup::Memory), "memory, none", 400_000),
+        (Some(Setup::Disk), "disk, none", 20_000),
+        (Some(Setup::DiskAndSockets), "disk, TCP", 20_000),
+        (None, "three processes", 20_000),
     ];
     for (setup, name, commands) in all {
         for bytes in [16, 256, 1024] {
             for clients in [1, 64, 1024] {
                 let commands = match (setup, clients) {
-                    (Setup::Memory, 1) => commands / 10,
+                    (Some(Setup::Memory), 1) => commands / 10,
                     (_, 1) => commands / 20,
-                    (Setup::Memory, _) => commands,
+                    (Some(Setup::Memory), _) => commands,
                     _ => commands * 5,
                 };
                 let commands = (commands / scale).max(clients);
-                let runs: Vec<Run> = (0..rounds)
-                    .map(|_| measure(commands, ours::run(setup, clients, commands, bytes)))
-                    .collect();
+                let once = |_| match setup {
+                    Some(setup) => measure(commands, ours::run(setup, clients, commands, bytes)),
+                    None => processes::run(clients, commands, bytes),
+                };
+                let runs: Vec<Run> = (0..rounds).map(once).collect();
                 let run = median(&runs);
                 println!(
                     "{name:19} | {bytes:5} {clients:7} | {:12.0} | {:10.2} | {:10.1} | {:6.0} {:7.0}",
@@ -112,15 +123,19 @@ fn measure(commands: usize, work: impl Future<Output = (Duration, Vec<u64>)>) ->
     drop(runtime);
     let (cpu, allocations) = (cpu_seconds() - cpu, allocations::count() - allocations);
     latencies.sort_unstable();
-    let percentile = |percent: usize| latencies[(latencies.len() - 1) * percent / 100] as f64 / 1e3;
     let commands = commands as f64;
     Run {
         per_second: commands / elapsed.as_secs_f64(),
         cpu_us: cpu * 1e6 / commands,
-        p50_us: percentile(50),
-        p99_us: percentile(99),
+        p50_us: percentile(&latencies, 50),
+        p99_us: percentile(&latencies, 99),
         allocations: allocations as f64 / commands,
     }
+}
+
+/// Of sorted nanoseconds, in microseconds.
+fn percentile(latencies: &[u64], percent: usize) -> f64 {
+    latencies[(latencies.len() - 1) * percent / 100] as f64 / 1e3
 }
 
 /// Each figure by itself.

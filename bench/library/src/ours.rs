@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use quorate::{InProcess, Node, Raw, Snapshot, StateMachine};
+use quorate::{Handle, InProcess, Node, Raw, Snapshot, StateMachine};
 
 /// Does nothing with commands of any size.
 #[derive(Default)]
@@ -39,8 +39,25 @@ pub enum Setup {
     DiskAndSockets,
 }
 
+/// Three members at free ports.
+pub fn members() -> Vec<(u64, String)> {
+    let listeners: Vec<_> =
+        (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
+    let address = |listener: &TcpListener| listener.local_addr().expect("it listens").to_string();
+    (1..).zip(listeners.iter().map(address)).collect()
+}
+
 /// A directory that goes away with the cluster.
-pub struct Scratch(PathBuf);
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        let name = format!("quorate-bench-library-{}", std::process::id());
+        let scratch = Self(std::env::temp_dir().join(name));
+        let _ = std::fs::remove_dir_all(&scratch.0);
+        scratch
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -50,15 +67,9 @@ impl Drop for Scratch {
 
 /// Three nodes, the leader first.
 async fn cluster(setup: Setup) -> (Vec<Node<Nothing>>, Scratch) {
-    let name = format!("quorate-bench-library-{}", std::process::id());
-    let scratch = Scratch(std::env::temp_dir().join(name));
-    let _ = std::fs::remove_dir_all(&scratch.0);
+    let scratch = Scratch::new();
     let network = InProcess::new();
-    let listeners: Vec<_> =
-        (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
-    let address = |listener: &TcpListener| listener.local_addr().expect("it listens").to_string();
-    let members: Vec<(u64, String)> = (1..).zip(listeners.iter().map(address)).collect();
-    drop(listeners);
+    let members = members();
     let mut nodes = Vec::new();
     for id in 1..=3 {
         let builder = Node::builder(id, Nothing).members(members.clone()).tune(|tuning| {
@@ -90,7 +101,20 @@ pub async fn run(
     bytes: usize,
 ) -> (Duration, Vec<u64>) {
     let (nodes, _scratch) = cluster(setup).await;
-    let leader = nodes[0].handle();
+    let ran = drive(&nodes[0].handle(), clients, commands, bytes).await;
+    for node in nodes {
+        node.stop().await;
+    }
+    ran
+}
+
+/// What [`run`] does at a leader that is there.
+pub async fn drive(
+    leader: &Handle<Nothing>,
+    clients: usize,
+    commands: usize,
+    bytes: usize,
+) -> (Duration, Vec<u64>) {
     let each = commands / clients;
     let payload = Raw(vec![7; bytes].into());
     let begun = Instant::now();
@@ -113,9 +137,5 @@ pub async fn run(
     for task in tasks {
         latencies.extend(task.await.expect("no client panics"));
     }
-    let elapsed = begun.elapsed();
-    for node in nodes {
-        node.stop().await;
-    }
-    (elapsed, latencies)
+    (begun.elapsed(), latencies)
 }

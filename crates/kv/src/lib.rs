@@ -1,7 +1,8 @@
 //! etcd's data model as a deterministic state machine.
 //!
-//! So far its vocabulary: the [`Command`]s that a replicated log carries, with their bytes; the replies; and the errors
-//! with the texts that clients match on. Nothing here knows a clock, a network or a log.
+//! Its vocabulary: the [`Command`]s that a replicated log carries, with their bytes; the replies; and the errors with the
+//! texts that clients match on. Leases: the replicated table ([`Leases`]) and the leader's side of it ([`Lessor`]). Watches:
+//! the [`Hub`], fed with the [`Changes`] of every revision. Nothing here knows a clock, a network or a log.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -16,15 +17,48 @@
 
 mod codec;
 mod command;
+mod disk;
 mod error;
+mod event;
+mod flush;
+mod index;
+mod lease;
+mod lessor;
+mod meta;
+mod quota;
+mod range;
+mod reader;
+mod record;
 mod reply;
+mod state;
+mod store;
+mod tail;
+mod txn;
 mod types;
+mod watch;
 
 pub use codec::{COMMAND_BYTES_MAX, DecodeError, EncodeError, FORMAT_VERSION, TXN_DEPTH_MAX};
 pub use command::{
     Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint,
     LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
+pub use disk::DiskError;
 pub use error::RequestError;
+pub use event::{Changes, Event, EventKind, History, HistoryError, Past, PastRequest};
+pub use flush::Flush;
+pub use lease::{LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, Lease, LeaseRecordError, Leases};
+pub use lessor::{
+    Decision, LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_BATCH_MAX, LEASE_EXPIRE_ROUND_MAX,
+    LEASE_ROUND_US, LEASE_WAITING_MAX, LeaderTerm, Lessor, LessorConfig, NotPrimary, Renewal,
+    Ticket, TimeToLive, lease_ttl_s,
+};
+pub use reader::{RangeEnd, RangePart, RangeStream, ReadError, Reader};
 pub use reply::{AlarmMember, DeleteRangeReply, OpReply, PutReply, RangeReply, Reply, TxnReply};
+pub use state::Sink;
+pub use store::{HostRow, LogPlace, Opened, Store, StoreConfig};
 pub use types::{AlarmKind, KeyValue, LeaseId, MemberId, Revision};
+pub use watch::{
+    Events, Full, Hub, WATCH_ANSWERS_MAX, WATCH_BYTES_MAX, WATCH_RESPONSES_MAX, WATCH_ROUND_MAX,
+    WATCH_WINDOW_BYTES_MAX, WATCH_WINDOW_REVISIONS_MAX, WATCHERS_MAX, WatchConfig, WatchCreate,
+    WatchId, WatchRequest, WatchResponse, WatchStream,
+};

@@ -47,6 +47,9 @@ pub enum Event {
         /// The last index to drop.
         up_to: Index,
     },
+    /// An operator wants a snapshot now. Answered by [`Action::Spool`](crate::Action::Spool), unless
+    /// one is being spooled already.
+    TakeSnapshot,
     /// Answer to [`Action::Load`](crate::Action::Load).
     Loaded {
         /// The load that is answered.
@@ -55,7 +58,8 @@ pub enum Event {
         result: Result<Vec<Entry>, LoadError>,
     },
     /// Answer to [`Action::Spool`](crate::Action::Spool): a snapshot is finished, or, if `None`,
-    /// could not be made.
+    /// could not be made. If [`Settings::snapshots`](crate::Settings::snapshots) are on, what it
+    /// contains is durable.
     Spooled(Option<LogId>),
     /// Answer to [`Action::Fetch`](crate::Action::Fetch).
     Fetched {

@@ -53,4 +53,4 @@ pub use action::{Action, Executed, ProposeFailure, ReadFailure, Reply};
 pub use event::{Event, Request};
 pub use message::{Forward, ForwardReply, NodeMessage};
 pub use node::Node;
-pub use settings::Settings;
+pub use settings::{Settings, SnapshotPolicy};

@@ -14,7 +14,7 @@ use crate::forwarding::{Arrival, Forwarded, Incoming, Memory, Outgoing};
 use crate::message::{Forward, ForwardReply, NodeMessage};
 use crate::proposals::{Origin, Outcome, Proposals};
 use crate::settings::Settings;
-use crate::snapshots::{Compaction, Prepare, Snapshots};
+use crate::snapshots::{Compaction, OwnSnapshots, Prepare, Snapshots};
 use crate::waiting::Waiting;
 
 /// A Raft core with everything that its host decides.
@@ -53,6 +53,7 @@ pub struct Node {
     /// Reads that wait for the state machine to reach an index.
     reads: Waiting<(Index, RequestId), ()>,
     snapshots: Snapshots,
+    own_snapshots: OwnSnapshots,
     compaction: Compaction,
     /// The installation that waits to become durable, and its snapshot.
     installing: Option<(Seq, LogId)>,
@@ -90,6 +91,7 @@ impl Node {
         let boot_term = recovered.hard_state.term;
         let recovered_commit = recovered.hard_state.commit;
         let compaction = Compaction::new(recovered.snapshot.id.index, recovered.applied);
+        let own_snapshots = OwnSnapshots::new(recovered.applied);
         let raft = Raft::new(config, now, seed, recovered)?;
         let term = raft.term();
         Ok(Self {
@@ -107,6 +109,7 @@ impl Node {
             incoming: Incoming::default(),
             reads: Waiting::new(),
             snapshots: Snapshots::default(),
+            own_snapshots,
             compaction,
             installing: None,
             actions: Vec::new(),
@@ -157,6 +160,7 @@ impl Node {
                 {
                     self.installing = None;
                     self.compaction.installed(snapshot);
+                    self.own_snapshots.installed(snapshot.index);
                 }
                 self.tell(Input::Persisted(seq));
             }
@@ -176,14 +180,8 @@ impl Node {
                 self.compact(up_to);
             }
             Event::Loaded { id, result } => self.tell(Input::Loaded { id, result }),
-            Event::Spooled(id) => {
-                let snapshot = id
-                    .and_then(|id| self.raft.snapshot_meta(id.index))
-                    .filter(|snapshot| Some(snapshot.id) == id);
-                for (to, snapshot) in self.snapshots.spooled(snapshot.as_ref()) {
-                    self.tell(Input::SnapshotPrepared { to, snapshot });
-                }
-            }
+            Event::TakeSnapshot => self.spool(),
+            Event::Spooled(id) => self.spooled(id),
             Event::Fetched { snapshot, complete } => {
                 self.tell(Input::SnapshotFetched { snapshot, complete });
             }
@@ -194,17 +192,6 @@ impl Node {
                 self.tell(Input::PeerClosed { peer, incarnation });
             }
         }
-    }
-
-    /// The log has become large, whatever the settings say about its entries: compacts it up to
-    /// `up_to`, or as far as nothing is lost and no peer loses what it needs.
-    pub fn compact_sparingly(&mut self, up_to: Index) {
-        let up_to = self.compaction.demanded(up_to, self.raft.applied());
-        let up_to = up_to.and_then(|up_to| {
-            let (settings, alive_since) = (&self.settings, self.alive_since());
-            self.compaction.sparing_peers(up_to, settings, alive_since, &self.raft.status())
-        });
-        self.compact(up_to);
     }
 
     /// The place of the proposal that is requested next under `id` is to be told as soon as it is
@@ -458,7 +445,11 @@ impl Node {
                 for outcome in self.proposals.apply(&entries) {
                     self.settle(outcome);
                 }
+                self.own_snapshots.applied(&entries);
                 self.actions.push(Action::Apply(entries));
+                if self.own_snapshots.due(self.settings.snapshots) {
+                    self.spool();
+                }
             }
             Effect::Load(load) => self.actions.push(Action::Load(load)),
             Effect::PrepareSnapshot { to, min_index } => {
@@ -466,7 +457,10 @@ impl Node {
                     Prepare::Ready(snapshot) => {
                         self.tell(Input::SnapshotPrepared { to, snapshot: Some(snapshot) });
                     }
-                    Prepare::Spool => self.actions.push(Action::Spool),
+                    Prepare::Spool => {
+                        self.own_snapshots.begun();
+                        self.actions.push(Action::Spool);
+                    }
                     Prepare::Wait => {}
                 }
             }
@@ -556,7 +550,47 @@ impl Node {
         self.send(NodeMessage::ForwardReply(reply));
     }
 
+    // ---- snapshots ----
+
+    /// Has a snapshot spooled, unless one is.
+    fn spool(&mut self) {
+        if self.snapshots.begin() {
+            self.own_snapshots.begun();
+            self.actions.push(Action::Spool);
+        }
+    }
+
+    fn spooled(&mut self, id: Option<LogId>) {
+        let snapshot = id
+            .and_then(|id| self.raft.snapshot_meta(id.index))
+            .filter(|snapshot| Some(snapshot.id) == id);
+        for (to, snapshot) in self.snapshots.spooled(snapshot.as_ref()) {
+            self.tell(Input::SnapshotPrepared { to, snapshot });
+        }
+        if let Some(id) = id
+            && self.settings.snapshots.is_some()
+        {
+            self.compaction.state_durable(id.index);
+            self.compact_if_due();
+            let before = self.own_snapshots.taken(id.index);
+            // However large its entries are: the log reaches back to the snapshot before this one
+            // at most.
+            self.compact_sparingly(before);
+        }
+    }
+
     // ---- compaction ----
+
+    /// Compacts the log up to `up_to`, whatever the settings say about its entries, or as far as
+    /// nothing is lost and no peer loses what it needs.
+    fn compact_sparingly(&mut self, up_to: Index) {
+        let up_to = self.compaction.demanded(up_to, self.raft.applied());
+        let up_to = up_to.and_then(|up_to| {
+            let (settings, alive_since) = (&self.settings, self.alive_since());
+            self.compaction.sparing_peers(up_to, settings, alive_since, &self.raft.status())
+        });
+        self.compact(up_to);
+    }
 
     fn compact_if_due(&mut self) {
         let applied = self.raft.applied();

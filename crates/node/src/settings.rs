@@ -36,6 +36,20 @@ pub struct Settings {
     /// Entries that the log may hold for a follower that is being sent entries and lags, up to this
     /// many. Default 0: none. Larger: it needs no snapshot, and the log more room.
     pub keep_for_followers: u64,
+    /// The state machine keeps nothing on disk: what it has applied is durable once it is in a
+    /// snapshot, and snapshots are taken when this says. Default `None`: the host reports what is
+    /// durable, and snapshots are for peers only.
+    pub snapshots: Option<SnapshotPolicy>,
+}
+
+/// When a snapshot of the state machine is taken: as soon as one of the limits is reached. Smaller:
+/// shorter restarts and a shorter log, and more writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotPolicy {
+    /// Entries applied since the last one.
+    pub entries: u64,
+    /// Bytes of entries applied since the last one.
+    pub bytes: u64,
 }
 
 impl Default for Settings {
@@ -52,6 +66,7 @@ impl Default for Settings {
             keep_entries: 10_000,
             keep_for_transfer: 1_000_000,
             keep_for_followers: 0,
+            snapshots: None,
         }
     }
 }

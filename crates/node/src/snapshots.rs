@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use quorate_raft::{Index, LogId, NodeId, ReplicationMode, SnapshotMeta, Status, Time};
+use quorate_raft::{Entry, Index, LogId, NodeId, ReplicationMode, SnapshotMeta, Status, Time};
 
-use crate::settings::Settings;
+use crate::settings::{Settings, SnapshotPolicy};
 
 /// The snapshot that is ready for peers, and who waits for a newer one.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,11 @@ impl Snapshots {
         if std::mem::replace(&mut self.spooling, true) { Prepare::Wait } else { Prepare::Spool }
     }
 
+    /// One is wanted whatever peers need. False if one is being spooled already.
+    pub(crate) fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.spooling, true)
+    }
+
     /// The spooling has ended. Returns the peers that waited, each with the snapshot if it helps.
     pub(crate) fn spooled(
         &mut self,
@@ -53,6 +58,48 @@ impl Snapshots {
             (to, snapshot.filter(|snapshot| snapshot.id.index >= min_index).cloned())
         };
         waiting.into_iter().map(answer).collect()
+    }
+}
+
+/// The snapshots that a state machine without a disk of its own lives on.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnSnapshots {
+    /// The latest, from which a restart would go on.
+    latest: Index,
+    /// Applied since the last one was begun.
+    entries: u64,
+    bytes: u64,
+}
+
+impl OwnSnapshots {
+    pub(crate) const fn new(latest: Index) -> Self {
+        Self { latest, entries: 0, bytes: 0 }
+    }
+
+    pub(crate) fn applied(&mut self, entries: &[Entry]) {
+        self.entries += entries.len() as u64;
+        self.bytes += entries.iter().map(|entry| entry.size() as u64).sum::<u64>();
+    }
+
+    pub(crate) fn due(&self, policy: Option<SnapshotPolicy>) -> bool {
+        policy.is_some_and(|policy| self.entries >= policy.entries || self.bytes >= policy.bytes)
+    }
+
+    pub(crate) const fn begun(&mut self) {
+        self.entries = 0;
+        self.bytes = 0;
+    }
+
+    /// There is a new one; returns the one before it.
+    pub(crate) fn taken(&mut self, index: Index) -> Index {
+        let latest = self.latest.max(index);
+        std::mem::replace(&mut self.latest, latest)
+    }
+
+    /// One of a peer has replaced the state machine's contents.
+    pub(crate) fn installed(&mut self, index: Index) {
+        self.begun();
+        self.taken(index);
     }
 }
 

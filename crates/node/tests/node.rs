@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_node::{
     Action, Event, Executed, Forward, Node, NodeMessage, ProposeFailure, Reply, Request, Settings,
+    SnapshotPolicy,
 };
 use quorate_raft::{
     AttemptId, ClusterId, Config, Envelope, GroupId, HardState, Heartbeat, Incarnation, Index,
@@ -323,6 +324,52 @@ fn the_log_is_compacted_only_as_far_as_the_state_machine_is_durable() {
     assert_eq!(compactions(&mut host), [8], "one entry is kept, as the settings say");
     host.step(Event::Compact { up_to: Index(9) });
     assert_eq!(compactions(&mut host), [9], "unless an operator says otherwise");
+}
+
+#[test]
+fn a_machine_without_a_disk_lives_on_its_snapshots() {
+    let policy = SnapshotPolicy { entries: 4, bytes: 10_000 };
+    let settings = Settings {
+        compact_entries: 1_000,
+        keep_entries: 1_000,
+        snapshots: Some(policy),
+        ..Settings::default()
+    };
+    let mut host = Host::new(1, settings);
+    host.lead();
+    let taken = |host: &mut Host| {
+        host.take(|action| match action {
+            Action::Spool => Some((0, 0)),
+            Action::Compact(snapshot) => Some((1, snapshot.id.index.0)),
+            _ => None,
+        })
+    };
+    let propose = |host: &mut Host, ids: std::ops::Range<u64>, command: &'static str| {
+        for id in ids {
+            host.propose(id, command);
+            host.store();
+            host.apply();
+        }
+    };
+    // The leader's own first entry counts, too.
+    propose(&mut host, 0..3, "x");
+    assert_eq!(taken(&mut host), [(0, 0)]);
+    propose(&mut host, 3..9, "x");
+    assert_eq!(taken(&mut host), [], "one at a time");
+    let at = |host: &Host, index| Some(host.node.raft().snapshot_meta(Index(index)).unwrap().id);
+    host.step(Event::Spooled(at(&host, 4)));
+    assert_eq!(taken(&mut host), [], "the log is kept from the snapshot before this one on");
+    propose(&mut host, 9..10, "x");
+    assert_eq!(taken(&mut host), [(0, 0)], "six entries have been applied meanwhile");
+    host.step(Event::Spooled(None));
+    assert_eq!(taken(&mut host), [], "it failed");
+    propose(&mut host, 10..11, "x".repeat(10_000).leak());
+    assert_eq!(taken(&mut host), [(0, 0)], "bytes count");
+    host.step(Event::Spooled(at(&host, 12)));
+    assert_eq!(taken(&mut host), [(1, 4)]);
+    host.step(Event::TakeSnapshot);
+    host.step(Event::TakeSnapshot);
+    assert_eq!(taken(&mut host), [(0, 0)], "an operator wants one");
 }
 
 #[test]

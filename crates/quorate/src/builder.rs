@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_node::Settings;
+use quorate_node::{Settings, SnapshotPolicy};
 use quorate_raft::{
     ClusterId, Config, Incarnation, Index, Member, MemberRole, Membership, NodeId, Recovered,
 };
@@ -16,7 +16,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::clock;
 use crate::disk_log::DiskLog;
-use crate::driver::{Driver, Log, SnapshotPolicy, State};
+use crate::driver::{Driver, Log, State};
 use crate::error::StartError;
 use crate::handle::{Handle, Node};
 use crate::inbox::{Inbox, InboxLimits};
@@ -88,7 +88,7 @@ pub struct Tuning {
     /// library.
     pub core: Config,
     /// Limits of forwarding and reads, and how much of the log is kept. The library's default for
-    /// `keep_for_followers` is 200,000.
+    /// `keep_for_followers` is 200,000; `snapshots` is set by the library from the two below.
     pub node: Settings,
     /// Entries after which a snapshot of the state machine is taken. Default 100,000.
     pub snapshot_entries: u64,
@@ -285,7 +285,7 @@ impl<M: Machine> Builder<M> {
         let boot_nonce = random()?;
         let tuning = self.tuning;
 
-        let (log, recovered, snapshots, incarnation, last_snapshot) = match place {
+        let (log, recovered, snapshots, incarnation) = match place {
             Place::Memory => {
                 if replica.applied().index > Index::ZERO {
                     return Err(missing("a state machine with data on disk needs `data_dir`"));
@@ -293,7 +293,7 @@ impl<M: Machine> Builder<M> {
                 let recovered = Recovered::new(first, boot_nonce);
                 let log = Log::Memory(Arc::new(MemoryLog::default()));
                 let incarnation = Incarnation(random()?.max(1));
-                (log, recovered, Snapshots::in_memory(), incarnation, Index::ZERO)
+                (log, recovered, Snapshots::in_memory(), incarnation)
             }
             Place::Directory(directory) => {
                 let snapshots = Snapshots::in_directory(directory.join("snapshots"))?;
@@ -309,7 +309,7 @@ impl<M: Machine> Builder<M> {
                     recovery::open(disk, &options, &first, &*untyped, &snapshots, boot_nonce)?;
                 let incarnation = opened.wal.identity().incarnation;
                 let log = Log::Disk(DiskLog::new(opened.wal, recovery::GROUP));
-                (log, opened.recovered, snapshots, incarnation, opened.snapshot)
+                (log, opened.recovered, snapshots, incarnation)
             }
         };
 
@@ -321,7 +321,13 @@ impl<M: Machine> Builder<M> {
         }));
         let applied = recovered.applied;
         let core = Config { cluster, node: id, incarnation, ..tuning.core.clone() };
-        let settings = tuning.node.clone();
+        // A machine that keeps nothing on disk lives on its snapshots, unless its log dies with it.
+        let snapshots_of = |log: &Log| {
+            let policy =
+                SnapshotPolicy { entries: tuning.snapshot_entries, bytes: tuning.snapshot_bytes };
+            (matches!(log, Log::Disk(_)) && !untyped.is_durable()).then_some(policy)
+        };
+        let settings = Settings { snapshots: snapshots_of(&log), ..tuning.node.clone() };
         let node = quorate_node::Node::new(core, settings, clock::now(), random()?, recovered)
             .map_err(StartError::Recovered)?;
 
@@ -373,11 +379,7 @@ impl<M: Machine> Builder<M> {
             log_thread,
             network,
             snapshots: Arc::clone(&snapshots),
-            policy: SnapshotPolicy {
-                entries: tuning.snapshot_entries,
-                bytes: tuning.snapshot_bytes,
-            },
-            state: State::new(last_snapshot),
+            state: State::default(),
         };
         runtime.spawn(driver.run());
         Ok(Node::new(Handle::new(shared, replica, &tuning)))

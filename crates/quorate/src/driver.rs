@@ -74,13 +74,6 @@ async fn give_way() {
     .await;
 }
 
-/// When a snapshot is taken.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SnapshotPolicy {
-    pub(crate) entries: u64,
-    pub(crate) bytes: u64,
-}
-
 /// Commands up to this size share an entry with others: larger ones gain nothing, and would be
 /// copied.
 const TOGETHER_EACH_MAX: usize = 4 << 10;
@@ -101,7 +94,6 @@ pub(crate) struct Driver {
     pub(crate) log_thread: Option<JoinHandle<()>>,
     pub(crate) network: Arc<dyn Network>,
     pub(crate) snapshots: Arc<Snapshots>,
-    pub(crate) policy: SnapshotPolicy,
     pub(crate) state: State,
 }
 
@@ -122,15 +114,8 @@ pub(crate) struct State {
     /// How the disk has failed, while the node hears of it.
     failed: Option<StopReason>,
     no_space: bool,
-    /// The view was asked for, or is being written.
-    spooling: bool,
-    /// It was the node that wanted it, for a peer.
-    spool_asked: bool,
+    /// Who waits for the snapshot that is being made.
     spool_waiting: Vec<oneshot::Sender<bool>>,
-    /// The latest snapshot of this node's own state, and what was applied since.
-    last_snapshot: Index,
-    entries_since: u64,
-    bytes_since: u64,
     flush_at: Option<Time>,
     flushing: bool,
     look_at: Time,
@@ -149,12 +134,6 @@ struct Seen {
     leader: (Option<NodeId>, Term),
     membership: Option<Arc<Membership>>,
     applied: Index,
-}
-
-impl State {
-    pub(crate) fn new(last_snapshot: Index) -> Self {
-        Self { last_snapshot, ..Self::default() }
-    }
 }
 
 impl Driver {
@@ -236,7 +215,7 @@ impl Driver {
         }
         self.propose_together(now);
         for control in arrivals.controls.drain(..) {
-            self.control(control);
+            self.control(now, control);
         }
         self.state.arrivals = arrivals;
         if self.node.deadline().is_some_and(|deadline| deadline <= now) {
@@ -244,7 +223,6 @@ impl Driver {
         }
         self.carry_out(now);
         self.tell(now);
-        self.keep_snapshots();
         if self.state.flush_at.is_some_and(|at| at <= now) {
             self.state.flush_at = None;
             self.state.flushing = true;
@@ -398,14 +376,14 @@ impl Driver {
         self.node.step(now, Event::Request { id, request });
     }
 
-    fn control(&mut self, control: Control) {
+    fn control(&mut self, now: Time, control: Control) {
         match control {
             Control::Status(to) => {
                 let _ = to.send(self.node.raft().status());
             }
             Control::Snapshot(to) => {
                 self.state.spool_waiting.push(to);
-                self.view();
+                self.node.step(now, Event::TakeSnapshot);
             }
             Control::Stop => self.stop(StopReason::Requested),
         }
@@ -461,10 +439,7 @@ impl Driver {
                 Log::Memory(log) => log.compact(&start),
                 Log::Disk(log) => log.compact(start),
             },
-            Action::Spool => {
-                self.state.spool_asked = true;
-                self.view();
-            }
+            Action::Spool => self.work(Work::View),
             Action::Fetch { from, snapshot } => self.network.fetch(from, snapshot),
             Action::Install(install) => {
                 let (done, restored) = mpsc::channel();
@@ -508,12 +483,10 @@ impl Driver {
         }
     }
 
-    fn count(&mut self, entries: &[Entry]) {
+    fn count(&self, entries: &[Entry]) {
         let counters = &self.shared.counters;
         Counters::add(&counters.entries_applied, entries.len());
         Counters::add(&counters.batches_applied, 1);
-        self.state.entries_since += entries.len() as u64;
-        self.state.bytes_since += entries.iter().map(|entry| entry.size() as u64).sum::<u64>();
     }
 
     fn applied(&mut self, now: Time, up_to: Index) {
@@ -575,27 +548,6 @@ impl Driver {
 
     // ---- snapshots ----
 
-    /// Takes a snapshot if enough was applied since the last one.
-    fn keep_snapshots(&mut self) {
-        let State { entries_since, bytes_since, spooling, .. } = self.state;
-        if spooling
-            || self.machinist.replica.is_durable()
-            || matches!(self.log, Log::Memory(_))
-            || (entries_since < self.policy.entries && bytes_since < self.policy.bytes)
-        {
-            return;
-        }
-        self.view();
-    }
-
-    fn view(&mut self) {
-        if !std::mem::replace(&mut self.state.spooling, true) {
-            self.state.entries_since = 0;
-            self.state.bytes_since = 0;
-            self.work(Work::View);
-        }
-    }
-
     fn spool(&mut self, view: View) {
         let meta = self.node.raft().snapshot_meta(view.at.index);
         let Some(meta) = meta.filter(|meta| meta.id == view.at && meta.id != LogId::ZERO) else {
@@ -621,37 +573,22 @@ impl Driver {
     }
 
     fn spooled(&mut self, now: Time, result: Option<(LogId, u64)>) {
-        self.state.spooling = false;
-        let asked = std::mem::take(&mut self.state.spool_asked);
         for waiting in self.state.spool_waiting.drain(..) {
             let _ = waiting.send(result.is_some());
         }
-        let Some((id, bytes)) = result else {
+        if let Some((at, bytes)) = result {
+            Counters::add(&self.shared.counters.snapshots_taken, 1);
+            self.shared.tell(NodeEvent::SnapshotTaken { at, bytes });
+        } else {
             Counters::add(&self.shared.counters.snapshots_failed, 1);
             self.shared.tell(NodeEvent::SnapshotFailed);
-            if asked {
-                self.node.step(now, Event::Spooled(None));
-            }
-            return;
-        };
-        Counters::add(&self.shared.counters.snapshots_taken, 1);
-        self.shared.tell(NodeEvent::SnapshotTaken { at: id, bytes });
-        self.node.step(now, Event::Spooled(Some(id)));
-        if !self.machinist.replica.is_durable() {
-            let before = std::mem::replace(&mut self.state.last_snapshot, id.index);
-            self.node.step(now, Event::StateDurable(id.index));
-            // However large its entries are: the log reaches back to the snapshot before this one
-            // at most.
-            if before > Index::ZERO {
-                self.node.compact_sparingly(before);
-            }
         }
+        self.node.step(now, Event::Spooled(result.map(|(at, _)| at)));
     }
 
     fn stored(&mut self, seq: Seq) {
         if let Some((_, at)) = self.state.installing.take_if(|(install, _)| *install <= seq) {
             Counters::add(&self.shared.counters.snapshots_installed, 1);
-            self.state.last_snapshot = at.index;
             self.shared.tell(NodeEvent::SnapshotInstalled { at });
         }
     }

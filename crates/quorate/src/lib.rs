@@ -172,7 +172,7 @@
 //!   (64 MiB) of commands: those it has not looked at yet, those in the log that are not applied,
 //!   and those that peers have sent. The tail of the log takes `tail_bytes_max` (16 MiB) more, and
 //!   what waits for a peer's connection `inflight_bytes_max` (8 MiB) of entries, and never more than
-//!   [`queue_bytes_max`](quorate_transport::Settings::queue_bytes_max). Snapshots pass through in
+//!   [`queue_bytes_max`](transport::Settings::queue_bytes_max). Snapshots pass through in
 //!   chunks. What sessions hold, see [`Session`].
 //!
 //! # When things fail
@@ -249,3 +249,21 @@ pub use quorate_raft::{
 };
 pub use replica::{Durable, Machine};
 pub use session::Session;
+
+/// What the core says of the cases that this crate's errors and events contain, and its own errors
+/// where they share a name with one of this crate.
+pub mod core {
+    pub use quorate_raft::{
+        ChangeError, ClusterId, Incarnation, InvalidChange, Notice, ReadError, StartError,
+        StepDownReason, Time, TransferError,
+    };
+}
+
+/// The log on disk: the disks that it can be given, and what its opening may find.
+pub mod wal {
+    pub use quorate_wal::{Disk, MemoryDisk, OpenError, RealDisk};
+}
+
+/// How peers reach each other: the settings of TCP, and the trait of a transport of your own, with
+/// the suite that judges it.
+pub use quorate_transport as transport;

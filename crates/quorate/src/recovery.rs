@@ -34,8 +34,6 @@ pub(crate) const GROUP: GroupId = GroupId(0);
 pub(crate) struct Opened {
     pub(crate) wal: Wal,
     pub(crate) recovered: Recovered,
-    /// The snapshot that a plain state machine starts from.
-    pub(crate) snapshot: Index,
 }
 
 pub(crate) fn open(
@@ -65,8 +63,7 @@ pub(crate) fn open(
     } else {
         restore_latest(&wal, &mut group, replica, snapshots)?
     };
-    let snapshot = if replica.is_durable() { Index::ZERO } else { applied.index };
-    Ok(Opened { wal, recovered: group.recovered(applied.index, boot_nonce), snapshot })
+    Ok(Opened { wal, recovered: group.recovered(applied.index, boot_nonce) })
 }
 
 fn disk_failed(why: impl std::fmt::Display) -> StartError {

@@ -75,8 +75,10 @@ fn work(
         let kind = kinds[turn as usize % kinds.len()];
         let key = (turn / kinds.len() as u64 + client) % KEYS;
         // Under the lock it is said, so that nothing is said to a node after it was left.
-        let begun =
-            nodes.read().unwrap()[at].as_ref().map(|process| process.begin(kind, client, key));
+        let begun = {
+            let nodes = nodes.read().unwrap();
+            nodes[at].as_ref().map(|process| process.begin(kind, client, key))
+        };
         let since = Instant::now();
         match begun.map(|answer| answer.recv()) {
             Some(Ok(answer)) => {

@@ -549,7 +549,9 @@ impl Storage for DiskLog {
             self.die_half_way(rng);
         }
         self.job = None;
-        if let Some(wal) = self.wal.take() {
+        let wal = self.wal.take();
+        let was_open = wal.is_some();
+        if let Some(wal) = wal {
             let metrics = wal.metrics();
             let seen = [
                 (DiskNews::Recycled, metrics.segments_recycled),
@@ -560,9 +562,12 @@ impl Storage for DiskLog {
                 .extend(seen.into_iter().filter(|(_, count)| *count > 0).map(|(news, _)| news));
         }
         self.after(crash, rng);
-        // What the log was not given is gone for certain.
-        let given = if std::mem::take(&mut self.installing) { 1 } else { self.handed };
-        self.unsynced.truncate(given);
+        // What the log was not given is gone for certain. A machine that dies once more before its
+        // log was opened again knows no more than it did the first time.
+        if was_open {
+            let given = if std::mem::take(&mut self.installing) { 1 } else { self.handed };
+            self.unsynced.truncate(given);
+        }
     }
 
     fn recover(&mut self, applied: Index, boot_nonce: u64) -> Result<Recovered, RecoverError> {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use quorate_node::Settings;
+use quorate_node::{Settings, SnapshotPolicy};
 use quorate_raft::{ClusterId, Config, Incarnation, NodeId, ReadMode};
 
 use crate::cluster;
@@ -105,6 +105,10 @@ run_options! {
     keep_entries: 10_000,
     /// `Settings::keep_for_transfer`.
     keep_for_transfer: 1_000_000,
+    /// `Settings::keep_for_followers`.
+    keep_for_followers: 0,
+    /// `Settings::snapshots`: entries after which one is taken; 0: the state machine has a disk.
+    snapshot_entries: 0,
 
     /// Shortest one-way delay of a message.
     delay_min_us: 100,
@@ -324,6 +328,7 @@ impl RunOptions {
         options.draw_faults(&mut rng);
         options.draw_disk(&mut rng);
         options.draw_sessions(&mut rng);
+        options.draw_snapshots(&mut rng);
         options
     }
 
@@ -422,6 +427,11 @@ impl RunOptions {
     fn draw_sessions(&mut self, rng: &mut Rng) {
         self.sessions_ppm = one_of(rng, &[0, 500_000, 1_000_000]);
         self.sessions_max = one_of(rng, &[1, 2, 4, 1_000]);
+    }
+
+    fn draw_snapshots(&mut self, rng: &mut Rng) {
+        self.keep_for_followers = one_of(rng, &[0, 0, 20, 1_000_000]);
+        self.snapshot_entries = one_of(rng, &[0, 0, 3, 20, 100]);
     }
 
     fn draw_disk(&mut self, rng: &mut Rng) {
@@ -565,6 +575,9 @@ impl RunOptions {
             compact_entries: self.compact_entries,
             keep_entries: self.keep_entries,
             keep_for_transfer: self.keep_for_transfer,
+            keep_for_followers: self.keep_for_followers,
+            snapshots: (self.snapshot_entries > 0)
+                .then_some(SnapshotPolicy { entries: self.snapshot_entries, bytes: u64::MAX }),
             ..Settings::default()
         }
     }

@@ -35,6 +35,9 @@ pub trait StateMachine: fmt::Debug {
     /// Makes the contents durable.
     fn flush(&mut self);
 
+    /// What a snapshot of this machine contains is durable, unless something newer is.
+    fn keep(&mut self, snapshot: &[u8]);
+
     /// The last entry whose effect is durable.
     fn durable(&self) -> LogId;
 
@@ -254,23 +257,15 @@ impl StateMachine for KvMachine {
     }
 
     fn restore(&mut self, snapshot: &[u8]) {
-        let mut rest = snapshot;
-        let mut next = || {
-            let (bytes, behind) = rest.split_first_chunk::<8>().expect("a whole snapshot");
-            rest = behind;
-            u64::from_le_bytes(*bytes)
-        };
-        let mut contents = Contents::default();
-        contents.applied.index.0 = next();
-        contents.applied.term.0 = next();
-        contents.history = next();
-        for _ in 0..next() {
-            let (key, value) = (next(), next());
-            contents.values.insert(key, value);
-        }
-        contents.sessions = Sessions::from_form(rest).expect("a whole snapshot");
-        self.now = contents;
+        self.now = Contents::of(snapshot);
         self.flush();
+    }
+
+    fn keep(&mut self, snapshot: &[u8]) {
+        let contents = Contents::of(snapshot);
+        if contents.applied.index > self.durable.applied.index {
+            self.durable = contents;
+        }
     }
 
     fn flush(&mut self) {
@@ -293,6 +288,25 @@ impl StateMachine for KvMachine {
 }
 
 impl Contents {
+    fn of(snapshot: &[u8]) -> Self {
+        let mut rest = snapshot;
+        let mut next = || {
+            let (bytes, behind) = rest.split_first_chunk::<8>().expect("a whole snapshot");
+            rest = behind;
+            u64::from_le_bytes(*bytes)
+        };
+        let mut contents = Self::default();
+        contents.applied.index.0 = next();
+        contents.applied.term.0 = next();
+        contents.history = next();
+        for _ in 0..next() {
+            let (key, value) = (next(), next());
+            contents.values.insert(key, value);
+        }
+        contents.sessions = Sessions::from_form(rest).expect("a whole snapshot");
+        contents
+    }
+
     fn execute_text(&mut self, command: &[u8]) -> Bytes {
         match std::str::from_utf8(command).ok().and_then(|text| text.parse().ok()) {
             Some(command) => self.execute(command).to_bytes(),

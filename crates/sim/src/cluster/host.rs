@@ -71,6 +71,8 @@ pub(super) struct Process {
     pub(super) fetches: u64,
     /// The finished snapshot for others.
     pub(super) spooled: Option<(LogId, Bytes)>,
+    /// The snapshot that is being written.
+    pub(super) spooling: Option<(LogId, Bytes)>,
     /// Requests without an answer yet; reads with their query.
     pub(super) requests: BTreeMap<RequestId, Option<Bytes>>,
 }
@@ -119,6 +121,7 @@ impl Process {
             fetch: None,
             fetches: 0,
             spooled: None,
+            spooling: None,
             requests: BTreeMap::new(),
         }
     }

@@ -48,6 +48,10 @@ impl Cluster {
                 self.count(5, node.0);
                 self.worked(node);
             }
+            Task::Spooled { node, epoch } if self.lives(node, epoch) => {
+                self.count(14, node.0);
+                self.spooled(node);
+            }
             Task::Flush { node, epoch } if self.lives(node, epoch) => {
                 self.count(6, node.0);
                 self.flush(node);
@@ -346,11 +350,17 @@ impl Cluster {
         if process.working || host.machine_held {
             return;
         }
+        while process.work.front() == Some(&Work::Spool) {
+            // The view is taken at once, and written while others are applied.
+            process.work.pop_front();
+            process.spooling = Some((host.machine.applied(), host.machine.snapshot()));
+            let at = now.after(host.options.spool.draw(&mut self.rng));
+            self.schedule.add(at, Task::Spooled { node, epoch: host.epoch });
+        }
         let delay = match process.work.front() {
-            None => return,
             Some(Work::Apply(_)) => host.options.apply,
-            Some(Work::Spool) => host.options.spool,
             Some(Work::Install) => return self.kick_disk(node),
+            Some(Work::Spool) | None => return,
         };
         process.working = true;
         let at = now.after(delay.draw(&mut self.rng));
@@ -374,6 +384,7 @@ impl Cluster {
                 let ids = entries.iter().map(|entry| (entry.log_id(), entry.checksum)).collect();
                 let digest = host.machine.digest();
                 if let Some(interval) = host.options.flush_interval_us
+                    && self.options.settings.snapshots.is_none()
                     && !std::mem::replace(&mut process.flush_scheduled, true)
                 {
                     let task = Task::Flush { node, epoch: host.epoch };
@@ -382,18 +393,38 @@ impl Cluster {
                 self.observe(node, Observed::Applied { entries: ids, digest });
                 self.input(node, Event::Applied { up_to, responses });
             }
+            // Held up until now, by a script that looks at nothing in between.
             Some(Work::Spool) => {
-                let id = host.machine.applied();
-                process.spooled = Some((id, host.machine.snapshot()));
-                self.input(node, Event::Spooled(Some(id)));
+                process.spooling = Some((host.machine.applied(), host.machine.snapshot()));
+                self.spooled(node);
             }
             Some(Work::Install) | None => {}
         }
         self.kick_machine(node);
     }
 
-    /// Makes the contents of a running state machine durable now.
+    /// A snapshot is finished.
+    fn spooled(&mut self, node: NodeId) {
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let Some(process) = &mut host.process else { return };
+        let Some((id, bytes)) = process.spooling.take() else { return };
+        if self.options.settings.snapshots.is_some() {
+            // That file is what it has instead of a disk.
+            host.machine.keep(&bytes);
+            process.spooled = Some((id, bytes));
+            self.observe(node, Observed::Flushed(id.index));
+        } else {
+            process.spooled = Some((id, bytes));
+        }
+        self.input(node, Event::Spooled(Some(id)));
+    }
+
+    /// Makes the contents of a running state machine durable now; if snapshots do that, has one
+    /// taken.
     pub fn flush(&mut self, node: NodeId) {
+        if self.options.settings.snapshots.is_some() {
+            return self.input(node, Event::TakeSnapshot);
+        }
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(process) = &mut host.process else { return };
         process.flush_scheduled = false;
@@ -437,7 +468,7 @@ impl Cluster {
         let Some(process) = self.process(node) else { return };
         let Some(Fetch { from, snapshot, .. }) = process.fetch.take() else { return };
         let cut = self.network.is_cut(from, node) || self.network.is_cut(node, from);
-        let bytes = self.spooled(from, snapshot.id, source_epoch).filter(|_| !cut && !fails);
+        let bytes = self.served(from, snapshot.id, source_epoch).filter(|_| !cut && !fails);
         let complete = bytes.is_some();
         if let Some(host) = self.hosts.get_mut(&node)
             && let Some(bytes) = bytes
@@ -447,7 +478,7 @@ impl Cluster {
         self.input(node, Event::Fetched { snapshot: snapshot.id, complete });
     }
 
-    fn spooled(&self, from: NodeId, id: LogId, epoch: Option<u64>) -> Option<Bytes> {
+    fn served(&self, from: NodeId, id: LogId, epoch: Option<u64>) -> Option<Bytes> {
         let host = self.hosts.get(&from).filter(|host| !host.paused)?;
         if epoch.is_some_and(|epoch| epoch != host.epoch) {
             return None;

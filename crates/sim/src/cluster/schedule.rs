@@ -19,6 +19,8 @@ pub(super) enum Task {
     DiskRetry { node: NodeId, epoch: u64 },
     /// The state machine has done a piece of work.
     Worked { node: NodeId, epoch: u64 },
+    /// A snapshot is written.
+    Spooled { node: NodeId, epoch: u64 },
     /// The state machine's contents are made durable.
     Flush { node: NodeId, epoch: u64 },
     /// A read from the log has completed.

@@ -1,6 +1,6 @@
 //! `cluster` and `set`: what a cluster is made of.
 
-use quorate_node::Settings;
+use quorate_node::{Settings, SnapshotPolicy};
 use quorate_raft::Config;
 
 use super::arguments::{Fault, Words, duration, number, on_off};
@@ -80,6 +80,11 @@ fn settings(settings: &mut Settings, key: &str, value: &str) -> Result<bool, Fau
         "waiting_reads" => settings.reads_max = size(value)?,
         "compact_entries" => settings.compact_entries = number(value)?,
         "keep_entries" => settings.keep_entries = number(value)?,
+        "keep_for_followers" => settings.keep_for_followers = number(value)?,
+        "snapshot_entries" => {
+            let entries = number(value)?;
+            settings.snapshots = Some(SnapshotPolicy { entries, bytes: u64::MAX });
+        }
         "keep_for_transfer" => settings.keep_for_transfer = number(value)?,
         _ => return Ok(false),
     }

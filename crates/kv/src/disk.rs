@@ -1,0 +1,216 @@
+//! The database file: history and meta, written by one transaction at a time.
+//!
+//! [redb](https://docs.rs/redb) keeps both tables in one file (or whatever a [`StorageBackend`] is). Every transaction is
+//! durable when it ends, and all or nothing: after a crash the file holds what some flush has written, whole. A database
+//! that has failed once is not trusted again.
+
+use core::fmt;
+use core::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition,
+};
+
+use crate::record::{Place, RecordError, RecordRef};
+
+const HISTORY: TableDefinition<'static, (u64, u32), &'static [u8]> =
+    TableDefinition::new("history");
+const META: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("meta");
+
+/// Why the database cannot be used (any more). This member must not go on: what was not reported durable may be lost.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DiskError {
+    /// The database said so. A member with a damaged database is replaced.
+    Database(Box<redb::Error>),
+    /// Something in it makes no sense, or was written by a newer build.
+    Content {
+        /// What.
+        what: String,
+    },
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database(why) => write!(f, "the database failed: {why}"),
+            Self::Content { what } => write!(f, "the database holds what it should not: {what}"),
+        }
+    }
+}
+
+impl core::error::Error for DiskError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Database(why) => Some(why),
+            Self::Content { .. } => None,
+        }
+    }
+}
+
+/// Anything that the database says.
+pub(crate) fn failed(why: impl Into<redb::Error>) -> DiskError {
+    DiskError::Database(Box::new(why.into()))
+}
+
+fn bad_record(place: Place, why: RecordError) -> DiskError {
+    DiskError::Content { what: format!("at {}/{} a {why}", place.revision, place.sub) }
+}
+
+/// What one transaction writes.
+#[derive(Debug, Default)]
+pub(crate) struct WriteBatch {
+    /// Records, in order of their places.
+    pub(crate) records: Vec<(Place, Vec<u8>)>,
+    pub(crate) removed: Vec<Place>,
+    /// Rows of meta; `None` deletes.
+    pub(crate) meta: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// The database.
+pub(crate) struct Disk {
+    database: Database,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    pub(crate) fn open(
+        backend: impl StorageBackend,
+        cache_bytes: usize,
+    ) -> Result<Self, DiskError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(cache_bytes);
+        Self::ready(builder.create_with_backend(backend).map_err(failed)?)
+    }
+
+    pub(crate) fn open_file(path: &Path, cache_bytes: usize) -> Result<Self, DiskError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(cache_bytes);
+        Self::ready(builder.create(path).map_err(failed)?)
+    }
+
+    fn ready(database: Database) -> Result<Self, DiskError> {
+        let disk = Self { database };
+        // From here on both tables are there.
+        disk.write(&WriteBatch::default())?;
+        Ok(disk)
+    }
+
+    /// Writes everything in one transaction, which is durable when this returns.
+    pub(crate) fn write(&self, batch: &WriteBatch) -> Result<(), DiskError> {
+        let mut transaction = self.database.begin_write().map_err(failed)?;
+        transaction.set_durability(Durability::Immediate).map_err(failed)?;
+        transaction.set_quick_repair(true);
+        {
+            let mut history = transaction.open_table(HISTORY).map_err(failed)?;
+            for place in &batch.removed {
+                history.remove(key_of(*place)).map_err(failed)?;
+            }
+            for (place, record) in &batch.records {
+                history.insert(key_of(*place), record.as_slice()).map_err(failed)?;
+            }
+            let mut meta = transaction.open_table(META).map_err(failed)?;
+            for (key, value) in &batch.meta {
+                match value {
+                    Some(value) => drop(meta.insert(&key[..], &value[..]).map_err(failed)?),
+                    None => drop(meta.remove(&key[..]).map_err(failed)?),
+                }
+            }
+        }
+        transaction.commit().map_err(failed)
+    }
+
+    /// Everything as it is now, unmoved by later writes. Its pages stay in use as long as it lives.
+    pub(crate) fn view(&self) -> Result<DiskView, DiskError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let history = transaction.open_table(HISTORY).map_err(failed)?;
+        let meta = transaction.open_table(META).map_err(failed)?;
+        Ok(DiskView { inner: Arc::new(Tables { history, meta }) })
+    }
+
+    /// Bytes of both tables that are in use.
+    pub(crate) fn bytes_in_use(&self) -> Result<u64, DiskError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let history = transaction.open_table(HISTORY).map_err(failed)?;
+        let stats = redb::ReadableTableMetadata::stats(&history).map_err(failed)?;
+        Ok(stats.stored_bytes() + stats.metadata_bytes())
+    }
+}
+
+const fn key_of(place: Place) -> (u64, u32) {
+    (place.revision.cast_unsigned(), place.sub)
+}
+
+const fn place_of((revision, sub): (u64, u32)) -> Place {
+    Place { revision: revision.cast_signed(), sub }
+}
+
+/// A consistent view of the database. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct DiskView {
+    inner: Arc<Tables>,
+}
+
+struct Tables {
+    history: ReadOnlyTable<(u64, u32), &'static [u8]>,
+    meta: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl fmt::Debug for DiskView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskView").finish_non_exhaustive()
+    }
+}
+
+impl DiskView {
+    /// Lets `look` see one record, if it is there.
+    pub(crate) fn get<T>(
+        &self,
+        place: Place,
+        look: impl FnOnce(RecordRef<'_>) -> T,
+    ) -> Result<Option<T>, DiskError> {
+        let found = self.inner.history.get(key_of(place)).map_err(failed)?;
+        let look = |bytes: &[u8]| RecordRef::decode(bytes).map(look);
+        let seen = found.map(|found| look(found.value())).transpose();
+        seen.map_err(|why| bad_record(place, why))
+    }
+
+    /// Shows the records of revisions in order, until `show` has seen enough.
+    pub(crate) fn scan(
+        &self,
+        revisions: RangeInclusive<i64>,
+        mut show: impl FnMut(Place, RecordRef<'_>) -> bool,
+    ) -> Result<(), DiskError> {
+        let first = key_of(Place { revision: *revisions.start(), sub: 0 });
+        let last = key_of(Place { revision: *revisions.end(), sub: u32::MAX });
+        for entry in self.inner.history.range(first..=last).map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            let place = place_of(key.value());
+            let record = RecordRef::decode(value.value()).map_err(|why| bad_record(place, why))?;
+            if !show(place, record) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the rows of meta in order of their keys.
+    pub(crate) fn meta(
+        &self,
+        mut show: impl FnMut(&[u8], &[u8]) -> Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
+        for entry in self.inner.meta.iter().map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            show(key.value(), value.value())?;
+        }
+        Ok(())
+    }
+}

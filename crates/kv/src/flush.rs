@@ -1,0 +1,89 @@
+//! Making what was applied durable, beside everything else.
+
+use std::sync::Arc;
+
+use crate::disk::{DiskError, WriteBatch};
+use crate::meta::{self, Meta};
+use crate::record::{self, Place};
+use crate::store::{LogPlace, REMOVABLE_MAX, Shared};
+use crate::tail::Tail;
+
+/// Everything that was applied up to one moment, to be written in one transaction.
+///
+/// To be written, or the replica stops: dropping it would leave its changes waiting for ever.
+#[derive(Debug)]
+#[must_use = "what it holds is not durable yet"]
+pub struct Flush {
+    shared: Arc<Shared>,
+    tail: Arc<Tail>,
+    batch: WriteBatch,
+    applied: LogPlace,
+    finished: Option<i64>,
+}
+
+impl Flush {
+    pub(crate) fn begin(shared: &Arc<Shared>) -> Option<Self> {
+        let mut state = shared.write();
+        let state = &mut *state;
+        if state.flushing {
+            return None;
+        }
+        let compaction = &mut state.compaction;
+        let count = compaction.removable.len().min(REMOVABLE_MAX);
+        let removed: Vec<Place> = compaction.removable.drain(..count).collect();
+        let done = !compaction.pruning && compaction.removable.is_empty();
+        let finished = (done && compaction.floor > compaction.finished).then_some(compaction.floor);
+        let is_idle = state.applied == state.flushed
+            && state.tails.open.is_empty()
+            && removed.is_empty()
+            && finished.is_none()
+            && state.meta_changed.is_empty();
+        if is_idle {
+            return None;
+        }
+        state.flushing = true;
+        let mut meta: Vec<(Vec<u8>, Option<Vec<u8>>)> =
+            std::mem::take(&mut state.meta_changed).into_iter().collect();
+        let leases = state.leases.take_changes().into_iter();
+        let lease = |(id, record): (_, Option<[u8; crate::LEASE_RECORD_BYTES]>)| {
+            (Meta::Lease(id).key(), record.map(Vec::from))
+        };
+        meta.extend(leases.map(lease));
+        let applied = state.applied;
+        meta.push((Meta::Applied.key(), Some(meta::pair(applied.index, applied.term))));
+        meta.push((Meta::Revision.key(), Some(meta::number(state.revision))));
+        if let Some(finished) = finished {
+            meta.push((Meta::Finished.key(), Some(meta::number(finished))));
+        }
+        let batch = WriteBatch { records: Vec::new(), removed, meta };
+        let tail = state.tails.freeze();
+        Some(Self { shared: Arc::clone(shared), tail, batch, applied, finished })
+    }
+
+    /// Writes it. Gives back the place up to which everything is durable then.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`]: nothing of it was written, or nobody knows; this replica must not go on.
+    pub fn write(mut self) -> Result<LogPlace, DiskError> {
+        for changes in self.tail.iter() {
+            for (sub, event) in (0..).zip(changes.events.iter()) {
+                let mut bytes = Vec::new();
+                record::encode(event, &mut bytes);
+                let place = Place { revision: changes.revision.0, sub };
+                self.batch.records.push((place, bytes));
+            }
+        }
+        self.shared.disk.write(&self.batch)?;
+        let saved = self.shared.disk.view()?;
+        let mut state = self.shared.write();
+        state.saved = saved;
+        state.tails.frozen = Arc::default();
+        state.flushed = self.applied;
+        state.flushing = false;
+        if let Some(finished) = self.finished {
+            state.compaction.finished = finished;
+        }
+        Ok(self.applied)
+    }
+}

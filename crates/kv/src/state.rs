@@ -1,0 +1,237 @@
+//! Everything that a replica knows, under one lock: readers share it for moments, whoever applies has it for a batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::disk::{DiskError, DiskView};
+use crate::index::Index;
+use crate::meta::{self, Meta};
+use crate::record::Place;
+use crate::tail::Tails;
+use crate::{
+    AlarmMember, Changes, Event, KeyValue, LeaseId, Leases, LogPlace, RequestError, Revision,
+};
+
+/// What is done with each revision as it comes into being, before anybody can read it.
+pub trait Sink {
+    /// A revision has been applied.
+    fn changed(&mut self, changes: &Changes);
+    /// Revisions below this one cannot be read any more.
+    fn compacted(&mut self, revision: Revision);
+    /// Whether [`Event::prev`] is wanted even where it has to be read from the disk.
+    fn wants_prev(&self) -> bool;
+}
+
+/// Nobody wants to know.
+impl Sink for () {
+    fn changed(&mut self, _: &Changes) {}
+    fn compacted(&mut self, _: Revision) {}
+    fn wants_prev(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) index: Index,
+    pub(crate) leases: Leases,
+    pub(crate) alarms: BTreeSet<AlarmMember>,
+    pub(crate) revision: i64,
+    /// Below this, nothing is read; -1 if there was no compaction.
+    pub(crate) compacted: i64,
+    pub(crate) compaction: Compaction,
+    pub(crate) applied: LogPlace,
+    /// What of it the database holds.
+    pub(crate) flushed: LogPlace,
+    /// A flush is under way.
+    pub(crate) flushing: bool,
+    pub(crate) tails: Tails,
+    /// What the database holds: everything but the tails.
+    pub(crate) saved: DiskView,
+    /// Rows of meta that differ from those of the database.
+    pub(crate) meta_changed: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Changes of the revision that is being made.
+    pub(crate) pending: Vec<Event>,
+    pub(crate) wants_prev: bool,
+}
+
+/// What is to be forgotten, bit by bit.
+#[derive(Debug, Default)]
+pub(crate) struct Compaction {
+    /// Nothing below this can be read any more, by those who have pinned it either.
+    pub(crate) floor: i64,
+    /// The pruning up to `floor` goes on.
+    pub(crate) pruning: bool,
+    /// The key after which it goes on.
+    pub(crate) cursor: Option<Box<[u8]>>,
+    /// Records that are forgotten and still in the database.
+    pub(crate) removable: Vec<Place>,
+    /// Up to here everything is done, the database included.
+    pub(crate) finished: i64,
+}
+
+/// Where a pair is.
+pub(crate) enum Found {
+    Pair(KeyValue),
+    /// In the database that the state holds.
+    Saved(Place),
+}
+
+impl State {
+    /// The revision that a change made now belongs to.
+    pub(crate) const fn next_revision(&self) -> i64 {
+        self.revision + 1
+    }
+
+    /// The revision that the transaction under way sees as the current one.
+    pub(crate) fn seen_revision(&self) -> i64 {
+        self.revision + i64::from(!self.pending.is_empty())
+    }
+
+    fn next_place(&self) -> Place {
+        let sub = u32::try_from(self.pending.len()).expect("a command has fewer operations");
+        Place { revision: self.next_revision(), sub }
+    }
+
+    /// The pair of a key that exists now.
+    pub(crate) fn now(&self, key: &[u8]) -> Result<Option<KeyValue>, DiskError> {
+        let Some(entry) = self.index.live(key) else { return Ok(None) };
+        if let Some(pair) = entry.now(key) {
+            return Ok(Some(pair));
+        }
+        self.read(self.find(entry.last().place())).map(Some)
+    }
+
+    /// The pair that was written at a place that is known to the index.
+    pub(crate) fn find(&self, place: Place) -> Found {
+        let pending = || {
+            (place.revision == self.next_revision())
+                .then(|| self.pending.get(place.sub as usize))
+                .flatten()
+        };
+        match self.tails.find(place).or_else(pending) {
+            Some(event) => Found::Pair(event.kv.clone()),
+            None => Found::Saved(place),
+        }
+    }
+
+    pub(crate) fn read(&self, found: Found) -> Result<KeyValue, DiskError> {
+        read(&self.saved, found)
+    }
+
+    /// Puts a key, in the revision that is being made.
+    pub(crate) fn put(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        lease: Option<LeaseId>,
+        prev: Option<KeyValue>,
+    ) {
+        let place = self.next_place();
+        let (create_revision, version) = match self.index.live(key) {
+            Some(entry) => (entry.create_revision(), entry.version() + 1),
+            None => (place.revision, 1),
+        };
+        let kv = KeyValue {
+            key: key.clone(),
+            create_revision: Revision(create_revision),
+            mod_revision: Revision(place.revision),
+            version,
+            value: value.clone(),
+            lease,
+        };
+        match lease {
+            Some(lease) => {
+                let owned = Bytes::copy_from_slice(key);
+                self.leases.attach(&owned, lease).expect("it was looked up before");
+            }
+            None => {
+                self.leases.detach(key);
+            }
+        }
+        self.index.put(&kv, place);
+        self.pending.push(Event::put(kv, prev));
+    }
+
+    /// Deletes a key that exists, in the revision that is being made.
+    pub(crate) fn delete(&mut self, key: &Bytes, prev: Option<KeyValue>) {
+        let place = self.next_place();
+        self.leases.detach(key);
+        self.index.delete(key, place);
+        self.pending.push(Event::delete(key.clone(), Revision(place.revision), prev));
+    }
+
+    /// The pair before a change, for whoever watches: always if that costs nothing.
+    pub(crate) fn prev(&self, key: &[u8], wanted: bool) -> Result<Option<KeyValue>, DiskError> {
+        let Some(entry) = self.index.live(key) else { return Ok(None) };
+        match entry.now(key) {
+            None if wanted || self.wants_prev => {
+                self.read(self.find(entry.last().place())).map(Some)
+            }
+            pair => Ok(pair),
+        }
+    }
+
+    /// The command is done: if it has changed something, there is a new revision.
+    pub(crate) fn finish_revision(&mut self, sink: &mut dyn Sink) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut events = std::mem::take(&mut self.pending);
+        // Of a key that changes twice, what was before the revision.
+        if events.len() > 1 {
+            settle_prevs(&mut events);
+        }
+        self.revision += 1;
+        let changes = Changes { revision: Revision(self.revision), events: events.into() };
+        sink.changed(&changes);
+        self.tails.open.push(changes);
+        self.index.keep_within_budget();
+    }
+
+    pub(crate) fn set_meta(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.meta_changed.insert(key, value);
+    }
+
+    /// Takes a compaction as logged: nothing below is read from now on.
+    pub(crate) fn compact(&mut self, revision: i64) -> Result<(), RequestError> {
+        if revision > self.revision {
+            return Err(RequestError::FutureRevision);
+        }
+        if revision <= self.compacted {
+            return Err(RequestError::Compacted);
+        }
+        self.compacted = revision;
+        self.set_meta(Meta::Compacted.key(), Some(meta::number(revision)));
+        Ok(())
+    }
+}
+
+pub(crate) fn read(saved: &DiskView, found: Found) -> Result<KeyValue, DiskError> {
+    match found {
+        Found::Pair(pair) => Ok(pair),
+        Found::Saved(place) => {
+            let pair = saved.get(place, |record| {
+                let key = Bytes::copy_from_slice(record.key);
+                record.put.map(|put| put.to_kv(key, place.revision))
+            })?;
+            pair.flatten().ok_or_else(|| DiskError::Content {
+                what: format!("no pair at {}/{}, which a key needs", place.revision, place.sub),
+            })
+        }
+    }
+}
+
+/// A later change of the same key in the same revision has the former pair of the first.
+fn settle_prevs(events: &mut [Event]) {
+    let mut first: BTreeMap<Bytes, usize> = BTreeMap::new();
+    for at in 0..events.len() {
+        match first.get(&events[at].kv.key) {
+            Some(&first) => events[at].prev = events[first].prev.clone(),
+            None => {
+                first.insert(events[at].kv.key.clone(), at);
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The key-value store in the simulator: revisions, watches and leases under faults.
+
+use quorate_sim::key_value::{Counts, run};
+
+/// Events with faults, of each seed.
+const STEPS: u64 = 12_000;
+
+#[test]
+fn revisions_watches_and_leases_survive_faults() {
+    let mut counts = Counts::default();
+    for seed in 1..=40 {
+        match run(seed, STEPS) {
+            Ok(more) => counts.add(&more),
+            Err(why) => panic!("{why}"),
+        }
+    }
+    let Counts { executed, read, heard, progress, resumed, compacted, .. } = counts;
+    let Counts { granted, renewed, waited, expired, promoted, .. } = counts;
+    let often = [executed, read, heard, progress, resumed, granted, renewed, expired, promoted];
+    assert!(often.iter().all(|count| *count > 200), "too little happens: {counts:?}");
+    assert!(compacted.min(waited) > 5, "too little happens: {counts:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    assert_eq!(run(7, 5_000), run(7, 5_000));
+}

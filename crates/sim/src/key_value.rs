@@ -53,6 +53,10 @@ const SETTLE_US: u64 = 90_000_000;
 const TICK: u64 = 1 << 40;
 const WRITER: u64 = 2 << 40;
 const OWNER: u64 = 3 << 40;
+const DECISION: u64 = 4 << 40;
+
+/// How long a decision of a lessor may lie about before the node gets it: threads are slow, sometimes.
+const DECISION_DELAY_MAX_US: u64 = 1_500_000;
 
 /// What a trial was like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -137,6 +141,8 @@ struct Owner {
     lease: Option<(LeaseId, i64)>,
     /// Keepalives before it loses interest.
     left: u64,
+    /// Whom it asked last, as long as there is no reason to ask somebody else.
+    node: Option<NodeId>,
 }
 
 /// A run of the key-value store.
@@ -154,6 +160,9 @@ pub struct Trial {
     open: BTreeMap<RequestId, Open>,
     /// Keepalives that wait for an outcome: whose, and whether the lease had ended when they came.
     waiting: BTreeMap<(NodeId, u64, Ticket), (u64, bool)>,
+    /// Decisions on their way from a lessor to its node.
+    decided: BTreeMap<u64, (NodeId, u64, Decision)>,
+    last_decision: u64,
     next_lease: i64,
     compacted: Revision,
     stopped: bool,
@@ -181,7 +190,7 @@ impl Trial {
     fn new(seed: u64, options: &RunOptions) -> Self {
         let mut rng = Rng::new(seed ^ 0x4b65_7956_616c_7565);
         let settings = Options { machine: MachineKind::KeyValue, ..options.cluster(seed) };
-        let owner = |rng: Rng| Owner { rng, lease: None, left: 0 };
+        let owner = |rng: Rng| Owner { rng, lease: None, left: 0, node: None };
         Self {
             options: options.clone(),
             cluster: Cluster::new(settings),
@@ -193,6 +202,8 @@ impl Trial {
             watchers: (0..4).map(|_| Watcher::new(rng.fork(), KEYS)).collect(),
             open: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            last_decision: 0,
             next_lease: 1,
             compacted: Revision(-1),
             stopped: false,
@@ -223,9 +234,10 @@ impl Trial {
     fn recover(mut self) -> Result<Counts, String> {
         self.nemesis.stop();
         self.stopped = true;
-        // Messages are still lost as before: what is lost must be sent again.
+        // Calmer than at the end of other runs: whenever the leader changes, leases begin anew.
         let mut link = self.options.link();
         link.delay.outlier_ppm = 0;
+        link.loss_ppm = 0;
         self.cluster.network.set_defaults(link);
         let mut host = self.options.host();
         host.sync.outlier_ppm = 0;
@@ -241,6 +253,10 @@ impl Trial {
         self.cluster.calm(&gone);
         let until = self.cluster.now().after(SETTLE_US);
         while self.cluster.now() < until && self.cluster.step() {
+            self.settle()?;
+        }
+        let later = self.cluster.now().after(SETTLE_US);
+        while self.cluster.leader().is_none() && self.cluster.now() < later && self.cluster.step() {
             self.settle()?;
         }
         let leader = self.cluster.leader().ok_or("nobody leads in the end")?;
@@ -317,7 +333,11 @@ impl Trial {
                 self.outcome(node, life, ticket, renewal)?;
             }
             for decision in decisions {
-                self.propose_decision(node, life, decision)?;
+                self.last_decision += 1;
+                let slow = self.rng.chance(100_000);
+                let delay_us = if slow { self.rng.below(DECISION_DELAY_MAX_US) } else { 0 };
+                self.decided.insert(self.last_decision, (node, life, decision));
+                self.later(DECISION | self.last_decision, delay_us);
             }
         }
         Ok(())
@@ -329,6 +349,11 @@ impl Trial {
         life: u64,
         decision: Decision,
     ) -> Result<(), String> {
+        let machine = self.cluster.machine_mut::<KeyValueMachine>(node);
+        if machine.is_none_or(|machine| machine.life != life) {
+            // It died with its process.
+            return Ok(());
+        }
         if let Command::LeaseExpire(ids) = &decision.command {
             self.counts.expired += ids.len() as u64;
         }
@@ -351,6 +376,11 @@ impl Trial {
                     TICK => self.tick()?,
                     WRITER => self.write(number)?,
                     OWNER => self.care(number)?,
+                    DECISION => {
+                        if let Some((node, life, decision)) = self.decided.remove(&number) {
+                            self.propose_decision(node, life, decision)?;
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -508,7 +538,11 @@ impl Trial {
     // Owners of leases.
 
     fn care(&mut self, number: u64) -> Result<(), String> {
-        let Some(node) = self.node() else {
+        let former = self.owners.get(&number).and_then(|owner| owner.node);
+        let host = former.and_then(|node| self.cluster.host(node));
+        let awake = host.is_some_and(|host| host.is_up() && !host.is_paused());
+        let node = if awake && self.rng.chance(800_000) { former } else { self.node() };
+        let Some(node) = node else {
             self.later(OWNER | number, self.think_us);
             return Ok(());
         };
@@ -530,14 +564,21 @@ impl Trial {
             return Ok(());
         }
         owner.left -= 1;
-        let pause_us = (ttl_s as u64 * 1_000_000) / 4;
+        owner.node = Some(node);
+        let ttl_us = ttl_s as u64 * 1_000_000;
+        let pause_us = owner.rng.between(ttl_us / 8, ttl_us * 7 / 8);
         self.later(OWNER | number, pause_us);
         let over = self.oracle.has_ended(id);
         let Some(machine) = self.cluster.machine_mut::<KeyValueMachine>(node) else {
             return Ok(());
         };
         let life = machine.life;
-        let Ok(ticket) = machine.lessor.arrived(now.0, id) else { return Ok(()) };
+        let Ok(ticket) = machine.lessor.arrived(now.0, id) else {
+            if let Some(owner) = self.owners.get_mut(&number) {
+                owner.node = None;
+            }
+            return Ok(());
+        };
         if let Some(request) = self.cluster.read(node, ReadMode::ReadIndex, Bytes::new()) {
             let open = Open::Confirm { owner: number, node, life, ticket, over };
             self.open.insert(request, open);
@@ -548,7 +589,7 @@ impl Trial {
     fn grant(&mut self, number: u64, node: NodeId) -> Result<(), String> {
         let id = LeaseId(self.next_lease);
         self.next_lease += 1;
-        let ttl_s = self.rng.between(1, 5) as i64;
+        let ttl_s = self.rng.between(1, 8) as i64;
         let command = Command::LeaseGrant(LeaseGrant { id, ttl_s }).encode();
         let command = command.map_err(|error| error.to_string())?;
         let asked = self.cluster.now();

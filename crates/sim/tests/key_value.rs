@@ -3,12 +3,12 @@
 use quorate_sim::key_value::{Counts, run};
 
 /// Events with faults, of each seed.
-const STEPS: u64 = 12_000;
+const STEPS: u64 = 20_000;
 
 #[test]
 fn revisions_watches_and_leases_survive_faults() {
     let mut counts = Counts::default();
-    for seed in 1..=40 {
+    for seed in 1..=400 {
         match run(seed, STEPS) {
             Ok(more) => counts.add(&more),
             Err(why) => panic!("{why}"),

@@ -56,7 +56,7 @@ const OWNER: u64 = 3 << 40;
 const DECISION: u64 = 4 << 40;
 
 /// How long a decision of a lessor may lie about before the node gets it: threads are slow, sometimes.
-const DECISION_DELAY_MAX_US: u64 = 1_500_000;
+const DECISION_DELAY_MAX_US: u64 = 5_000_000;
 
 /// What a trial was like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -183,6 +183,15 @@ pub fn run(seed: u64, steps: u64) -> Result<Counts, String> {
         "change=0,wipe=0,rot=0,unreadable=0,lying_clocks=0,entry_bytes=1048576,append_bytes=65536";
     options.set(kept).map_err(|error| error.to_string())?;
     options.voters = options.voters.max(3);
+    if seed.is_multiple_of(3) {
+        // Leaders that do not notice for long that they are none any more.
+        let blind = "check_quorum=0,lease_us=0,isolate=30,outage_us=10000000";
+        options.set(blind).map_err(|error| error.to_string())?;
+    }
+    if seed % 3 == 1 {
+        // Leaders that are elected while they still apply what others have logged.
+        options.set("slow_apply=40,transfer=40").map_err(|error| error.to_string())?;
+    }
     Trial::new(seed, &options).run(steps).map_err(|why| format!("seed {seed}: {why}"))
 }
 
@@ -334,7 +343,7 @@ impl Trial {
             }
             for decision in decisions {
                 self.last_decision += 1;
-                let slow = self.rng.chance(100_000);
+                let slow = self.rng.chance(300_000);
                 let delay_us = if slow { self.rng.below(DECISION_DELAY_MAX_US) } else { 0 };
                 self.decided.insert(self.last_decision, (node, life, decision));
                 self.later(DECISION | self.last_decision, delay_us);

@@ -12,17 +12,17 @@
 //!   all end once nobody cares for them;
 //! * a leader always learns what became of the ends of leases that it proposed, as long as it leads.
 //!
-//! The store itself is the plainest one ([`reference`]); watches and leases are those of production.
+//! The store itself is the plainest one; watches and leases are those of production.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_kv::{
     Command, Compact, Compare, CompareResult, CompareTarget, Decision, DeleteRange, LeaderTerm,
-    LeaseGrant, LeaseId, Op, Put, Renewal, Revision, Ticket, Txn,
+    LeaseId, Op, Put, Revision, Ticket, Txn,
 };
-use quorate_node::{ProposeFailure, Reply};
-use quorate_raft::{NodeId, ReadMode, RequestId, RoleName, Term, Time};
+use quorate_node::Reply;
+use quorate_raft::{NodeId, ReadMode, RequestId, RoleName, Time};
 
 use crate::checkers::Checkers;
 use crate::cluster::{Cluster, MachineKind, Observation, Observed, Options};
@@ -34,12 +34,14 @@ use crate::rng::Rng;
 mod form;
 mod machine;
 mod oracle;
+mod owners;
 mod reference;
 mod watchers;
 
 pub use machine::KeyValueMachine;
 
 use oracle::Oracle;
+use owners::Owner;
 use watchers::Watcher;
 
 /// Keys that are written.
@@ -135,16 +137,6 @@ enum Open {
     },
 }
 
-#[derive(Debug)]
-struct Owner {
-    rng: Rng,
-    lease: Option<(LeaseId, i64)>,
-    /// Keepalives before it loses interest.
-    left: u64,
-    /// Whom it asked last, as long as there is no reason to ask somebody else.
-    node: Option<NodeId>,
-}
-
 /// A run of the key-value store.
 #[derive(Debug)]
 pub struct Trial {
@@ -199,7 +191,6 @@ impl Trial {
     fn new(seed: u64, options: &RunOptions) -> Self {
         let mut rng = Rng::new(seed ^ 0x4b65_7956_616c_7565);
         let settings = Options { machine: MachineKind::KeyValue, ..options.cluster(seed) };
-        let owner = |rng: Rng| Owner { rng, lease: None, left: 0, node: None };
         Self {
             options: options.clone(),
             cluster: Cluster::new(settings),
@@ -207,7 +198,7 @@ impl Trial {
             nemesis: Nemesis::drawing(seed, options),
             oracle: Oracle::default(),
             writers: (0..3).map(|number| (number, rng.fork())).collect(),
-            owners: (0..4).map(|number| (number, owner(rng.fork()))).collect(),
+            owners: (0..4).map(|number| (number, Owner::new(rng.fork()))).collect(),
             watchers: (0..4).map(|_| Watcher::new(rng.fork(), KEYS)).collect(),
             open: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -348,28 +339,6 @@ impl Trial {
                 self.decided.insert(self.last_decision, (node, life, decision));
                 self.later(DECISION | self.last_decision, delay_us);
             }
-        }
-        Ok(())
-    }
-
-    fn propose_decision(
-        &mut self,
-        node: NodeId,
-        life: u64,
-        decision: Decision,
-    ) -> Result<(), String> {
-        let machine = self.cluster.machine_mut::<KeyValueMachine>(node);
-        if machine.is_none_or(|machine| machine.life != life) {
-            // It died with its process.
-            return Ok(());
-        }
-        if let Command::LeaseExpire(ids) = &decision.command {
-            self.counts.expired += ids.len() as u64;
-        }
-        let command = decision.command.encode().map_err(|error| error.to_string())?;
-        let term = Term(decision.term.0);
-        if let Some(request) = self.cluster.propose_in_term(node, command, term) {
-            self.open.insert(request, Open::Decision { node, life, decision });
         }
         Ok(())
     }
@@ -544,73 +513,6 @@ impl Trial {
         self.rng.pick(&held).copied()
     }
 
-    // Owners of leases.
-
-    fn care(&mut self, number: u64) -> Result<(), String> {
-        let former = self.owners.get(&number).and_then(|owner| owner.node);
-        let host = former.and_then(|node| self.cluster.host(node));
-        let awake = host.is_some_and(|host| host.is_up() && !host.is_paused());
-        let node = if awake && self.rng.chance(800_000) { former } else { self.node() };
-        let Some(node) = node else {
-            self.later(OWNER | number, self.think_us);
-            return Ok(());
-        };
-        let now = self.cluster.now();
-        let Some(owner) = self.owners.get_mut(&number) else { return Ok(()) };
-        let Some((id, ttl_s)) = owner.lease else {
-            return if self.stopped { Ok(()) } else { self.grant(number, node) };
-        };
-        if owner.left == 0 || self.stopped {
-            // It dies, or says goodbye first.
-            owner.lease = None;
-            self.oracle.given_up(id);
-            let revokes = owner.rng.chance(500_000) && !self.stopped;
-            let command = Command::LeaseRevoke(id).encode().map_err(|error| error.to_string())?;
-            match revokes.then(|| self.cluster.propose(node, command)).flatten() {
-                Some(request) => drop(self.open.insert(request, Open::Revoke { owner: number })),
-                None => self.later(OWNER | number, self.think_us),
-            }
-            return Ok(());
-        }
-        owner.left -= 1;
-        owner.node = Some(node);
-        let ttl_us = ttl_s as u64 * 1_000_000;
-        let pause_us = owner.rng.between(ttl_us / 8, ttl_us * 7 / 8);
-        self.later(OWNER | number, pause_us);
-        let over = self.oracle.has_ended(id);
-        let Some(machine) = self.cluster.machine_mut::<KeyValueMachine>(node) else {
-            return Ok(());
-        };
-        let life = machine.life;
-        let Ok(ticket) = machine.lessor.arrived(now.0, id) else {
-            if let Some(owner) = self.owners.get_mut(&number) {
-                owner.node = None;
-            }
-            return Ok(());
-        };
-        if let Some(request) = self.cluster.read(node, ReadMode::ReadIndex, Bytes::new()) {
-            let open = Open::Confirm { owner: number, node, life, ticket, over };
-            self.open.insert(request, open);
-        }
-        Ok(())
-    }
-
-    fn grant(&mut self, number: u64, node: NodeId) -> Result<(), String> {
-        let id = LeaseId(self.next_lease);
-        self.next_lease += 1;
-        let ttl_s = self.rng.between(1, 8) as i64;
-        let command = Command::LeaseGrant(LeaseGrant { id, ttl_s }).encode();
-        let command = command.map_err(|error| error.to_string())?;
-        let asked = self.cluster.now();
-        match self.cluster.propose(node, command) {
-            Some(request) => {
-                self.open.insert(request, Open::Grant { owner: number, id, ttl_s, asked });
-            }
-            None => self.later(OWNER | number, self.think_us),
-        }
-        Ok(())
-    }
-
     // Answers.
 
     fn answered(&mut self, open: Open, reply: &Reply, value: Option<&Bytes>) -> Result<(), String> {
@@ -651,114 +553,5 @@ impl Trial {
             Open::Decision { node, life, decision } => self.fate(node, life, &decision, reply)?,
         }
         Ok(())
-    }
-
-    fn fate(
-        &mut self,
-        node: NodeId,
-        life: u64,
-        decision: &Decision,
-        reply: &Reply,
-    ) -> Result<(), String> {
-        let Reply::Proposed(Err(failure)) = reply else { return Ok(()) };
-        let now = self.cluster.now();
-        let brief = self.cluster.host(node).and_then(|host| host.brief().cloned());
-        let Some(machine) = self.cluster.machine_mut::<KeyValueMachine>(node) else {
-            return Ok(());
-        };
-        if machine.life != life {
-            return Ok(());
-        }
-        if let ProposeFailure::OutcomeUnknown { .. } = failure {
-            let term = Term(decision.term.0);
-            let leads = |role: RoleName| role == RoleName::Leader;
-            if brief.is_some_and(|brief| leads(brief.role) && brief.term == term) {
-                return Err(format!("n{node} leads {term}, and does not know of {decision:?}"));
-            }
-            return Ok(());
-        }
-        machine.lessor.refused(now.0, decision);
-        Ok(())
-    }
-
-    /// The node's state is as new as the round. If it led all the time, the lessor still has that term.
-    fn confirmed(
-        &mut self,
-        number: u64,
-        node: NodeId,
-        life: u64,
-        ticket: Ticket,
-        over: bool,
-    ) -> Result<(), String> {
-        // The node may have stepped down in the very step that answers.
-        self.look_at_replicas()?;
-        let now = self.cluster.now();
-        let Some(machine) = self.cluster.machine_mut::<KeyValueMachine>(node) else {
-            return Ok(());
-        };
-        if machine.life != life {
-            return Ok(());
-        }
-        let renewal = machine.lessor.confirmed(now.0, ticket);
-        if renewal == Renewal::Waiting {
-            self.counts.waited += 1;
-            self.waiting.insert((node, life, ticket), (number, over));
-            return Ok(());
-        }
-        self.renewed(number, ticket, over, renewal)
-    }
-
-    fn outcome(
-        &mut self,
-        node: NodeId,
-        life: u64,
-        ticket: Ticket,
-        renewal: Renewal,
-    ) -> Result<(), String> {
-        let Some((owner, over)) = self.waiting.remove(&(node, life, ticket)) else {
-            return Err(format!("nobody waits for {ticket:?}"));
-        };
-        if renewal != Renewal::Again {
-            return self.renewed(owner, ticket, over, renewal);
-        }
-        if let Some(request) = self.cluster.read(node, ReadMode::ReadIndex, Bytes::new()) {
-            self.open.insert(request, Open::Confirm { owner, node, life, ticket, over });
-        }
-        Ok(())
-    }
-
-    fn renewed(
-        &mut self,
-        number: u64,
-        ticket: Ticket,
-        over: bool,
-        renewal: Renewal,
-    ) -> Result<(), String> {
-        let held = self.owners.get(&number).and_then(|owner| owner.lease);
-        let holds = held.is_some_and(|(id, _)| id == ticket.id);
-        match renewal {
-            Renewal::Renewed(_) if over => Err(format!(
-                "lease {} is renewed, but had ended when it was asked for",
-                ticket.id.0
-            )),
-            Renewal::Renewed(ttl_s) => {
-                self.counts.renewed += 1;
-                if holds {
-                    let until = self.cluster.now().after(ttl_s as u64 * 1_000_000);
-                    self.oracle.promised(ticket.id, until);
-                }
-                Ok(())
-            }
-            Renewal::NotFound if !self.oracle.has_ended(ticket.id) => {
-                Err(format!("lease {} is not found, but never ended", ticket.id.0))
-            }
-            Renewal::NotFound => {
-                if let Some(owner) = self.owners.get_mut(&number).filter(|_| holds) {
-                    owner.lease = None;
-                }
-                Ok(())
-            }
-            Renewal::NotPrimary | Renewal::Busy | Renewal::Waiting | Renewal::Again => Ok(()),
-        }
     }
 }

@@ -92,6 +92,7 @@ impl Disk {
     }
 
     pub(crate) fn open_file(path: &Path, cache_bytes: usize) -> Result<Self, DiskError> {
+        crate::snapshot::remove_unfinished(path).map_err(redb::StorageError::Io).map_err(failed)?;
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
         Self::ready(builder.create(path).map_err(failed)?)
@@ -197,6 +198,20 @@ impl DiskView {
             let place = place_of(key.value());
             let record = RecordRef::decode(value.value()).map_err(|why| bad_record(place, why))?;
             if !show(place, record) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows all records as they lie there, in order, until `show` has seen enough.
+    pub(crate) fn scan_bytes(
+        &self,
+        mut show: impl FnMut(Place, &[u8]) -> bool,
+    ) -> Result<(), DiskError> {
+        for entry in self.inner.history.iter().map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            if !show(place_of(key.value()), value.value()) {
                 break;
             }
         }

@@ -4,6 +4,7 @@
 //! a             applied: index u64, term u64
 //! c             compacted up to: i64        d   the same, and nothing of it is left in the file
 //! f             format version of the whole: u32
+//! i             a snapshot is being restored: what is here is not whole
 //! l + id i64    a lease (see `lease.rs`)
 //! m + member u64 + kind u8    an active alarm
 //! r             current revision: i64
@@ -17,6 +18,9 @@ use crate::{AlarmKind, AlarmMember, LeaseId, MemberId};
 
 /// Version of tables and rows as a whole; a file of another one is refused.
 pub(crate) const FORMAT: u32 = 1;
+
+/// The row of a database that holds a part of a snapshot only.
+pub(crate) const RESTORING: &[u8] = b"i";
 
 /// A row's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,10 @@ impl Meta {
     }
 
     pub(crate) fn of(key: &[u8]) -> Result<Self, DiskError> {
+        if key == RESTORING {
+            let what = "a part of a snapshot, which was not restored to its end".to_owned();
+            return Err(DiskError::Content { what });
+        }
         let parsed = match key {
             b"a" => Some(Self::Applied),
             b"c" => Some(Self::Compacted),

@@ -12,7 +12,7 @@
 //!   all end once nobody cares for them;
 //! * a leader always learns what became of the ends of leases that it proposed, as long as it leads.
 //!
-//! The store itself is the plainest one; watches and leases are those of production.
+//! Store, watches and leases are those of production, on disks that lose their power in the middle of a flush.
 
 use std::collections::BTreeMap;
 
@@ -31,11 +31,9 @@ use crate::network::Delay;
 use crate::options::RunOptions;
 use crate::rng::Rng;
 
-mod form;
 mod machine;
 mod oracle;
 mod owners;
-mod reference;
 mod watchers;
 
 pub use machine::KeyValueMachine;
@@ -261,11 +259,11 @@ impl Trial {
         }
         let leader = self.cluster.leader().ok_or("nobody leads in the end")?;
         let machine = self.cluster.machine_mut::<KeyValueMachine>(leader).ok_or("no machine")?;
-        let leases: Vec<i64> = machine.store.leases.iter().map(|lease| lease.id().0).collect();
+        let leases: Vec<i64> = machine.reader().leases().iter().map(|(id, _)| id.0).collect();
         if !leases.is_empty() {
             return Err(format!("leases {leases:?} live on without their owners"));
         }
-        let current = machine.store.revision();
+        let current = machine.reader().revision();
         for (node, life, ticket) in self.waiting.keys() {
             // Those of an earlier life have lost their connection.
             let machine = self.cluster.machine_mut::<KeyValueMachine>(*node);
@@ -311,19 +309,18 @@ impl Trial {
             for done in machine.done.drain(..) {
                 self.oracle.did(node, now, done)?;
             }
-            self.compacted = self.compacted.max(machine.store.compacted);
-            let (lessor, leases) = (&mut machine.lessor, &mut machine.store.leases);
-            lessor.follow(now.0, leases);
+            self.compacted = self.compacted.max(machine.reader().compacted());
+            machine.store.follow(&mut machine.lessor, now.0);
             if !is_awake {
                 continue;
             }
-            if lessor.term().is_some() && lessor.term() != leads {
-                lessor.demote(leases);
+            if machine.lessor.term().is_some() && machine.lessor.term() != leads {
+                machine.store.demote(&mut machine.lessor);
             }
             let term = crate::state_machine::StateMachine::applied(machine).term;
             if let Some(leads) = leads.filter(|leads| leads.0 == term.0) {
-                let (lessor, leases) = (&mut machine.lessor, &mut machine.store.leases);
-                self.counts.promoted += u64::from(lessor.promote(now.0, leads, leases));
+                let promoted = machine.store.promote(&mut machine.lessor, now.0, leads);
+                self.counts.promoted += u64::from(promoted);
             }
             let life = machine.life;
             let outcomes = machine.lessor.take_outcomes();
@@ -412,7 +409,7 @@ impl Trial {
             let Some(machine) = self.cluster.machine_mut::<KeyValueMachine>(node) else { continue };
             machine.hub.tick(now.0);
             for _ in 0..3 {
-                let round = machine.hub.catch_up(&machine.store);
+                let round = machine.hub.catch_up(&machine.reader());
                 if !round.map_err(|error| error.to_string())? {
                     break;
                 }

@@ -28,7 +28,7 @@ pub trait StateMachine: fmt::Debug {
     fn applied(&self) -> LogId;
 
     /// All contents, as a snapshot.
-    fn snapshot(&self) -> Bytes;
+    fn snapshot(&mut self) -> Bytes;
 
     /// Takes the contents of a snapshot, durably, all or nothing.
     fn restore(&mut self, snapshot: &[u8]);
@@ -252,7 +252,7 @@ impl StateMachine for KvMachine {
         self.now.applied
     }
 
-    fn snapshot(&self) -> Bytes {
+    fn snapshot(&mut self) -> Bytes {
         let Contents { values, applied, history, sessions } = &self.now;
         let head = [applied.index.0, applied.term.0, *history, values.len() as u64];
         let pairs = values.iter().flat_map(|(key, value)| [*key, *value]);

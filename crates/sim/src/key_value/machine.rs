@@ -3,13 +3,13 @@
 use std::any::Any;
 
 use bytes::Bytes;
+use quorate_kv::testing::{Fault, FaultyDisk};
 use quorate_kv::{
-    Changes, Command, Hub, LeaseId, Lessor, LessorConfig, RequestError, Revision, WatchConfig,
+    Changes, Command, Hub, LeaseId, Lessor, LessorConfig, LogPlace, Reader, RequestError, Revision,
+    Sink, Store, StoreConfig, WatchConfig, restore,
 };
-use quorate_raft::{Entry, LogId, Payload};
+use quorate_raft::{Entry, Index, LogId, Payload, Term, crc32c};
 
-use super::form;
-use super::reference::Reference;
 use crate::state_machine::{StateMachine, mix};
 
 /// What a replica did, for the oracles.
@@ -26,9 +26,8 @@ pub(super) enum Done {
 /// A replica. Store and lessor are what the host of a server has; the rest of the host is simulated.
 #[derive(Debug)]
 pub struct KeyValueMachine {
-    pub(super) store: Reference,
-    applied: LogId,
-    durable: (Reference, LogId),
+    disk: FaultyDisk,
+    pub(super) store: Store,
     pub(super) hub: Hub,
     pub(super) lessor: Lessor,
     /// Counts the processes that served it: streams of an earlier one are gone.
@@ -36,44 +35,90 @@ pub struct KeyValueMachine {
     pub(super) done: Vec<Done>,
 }
 
+/// Values that fit into memory are few, so that some come from the history.
+const CONFIG: StoreConfig =
+    StoreConfig { values_bytes_max: 200, cache_bytes: 1 << 20, tail_bytes_max: 64 << 20 };
+/// Operations of a flush after which the power may go.
+const FLUSH_OPERATIONS: u64 = 30;
+
 /// Times of leases in a run are some seconds, so checkpoints are frequent too.
 fn new_lessor() -> Lessor {
     Lessor::new(LessorConfig { extension_us: 200_000, checkpoint_interval_us: Some(1_500_000) })
 }
 
-fn new_hub(store: &Reference) -> Hub {
+fn new_hub(reader: &Reader) -> Hub {
     let config = WatchConfig { progress_interval_us: 500_000, ..WatchConfig::default() };
-    Hub::new(config, store.revision(), store.compacted)
+    Hub::new(config, reader.revision(), reader.compacted())
+}
+
+fn open(disk: &FaultyDisk) -> Store {
+    Store::open(disk.backend(), CONFIG).expect("a disk that loses power keeps what was synced").0
+}
+
+const fn log_id(place: LogPlace) -> LogId {
+    LogId::new(Index(place.index), Term(place.term))
+}
+
+/// Tells watches and oracles.
+struct Told<'a> {
+    hub: &'a Hub,
+    done: &'a mut Vec<Done>,
+}
+
+impl Sink for Told<'_> {
+    fn changed(&mut self, changes: &Changes) {
+        self.hub.publish(changes);
+        self.done.push(Done::Changed(changes.clone()));
+    }
+
+    fn compacted(&mut self, revision: Revision) {
+        self.hub.compact(revision);
+    }
+
+    fn wants_prev(&self) -> bool {
+        true
+    }
 }
 
 impl Default for KeyValueMachine {
     fn default() -> Self {
-        let store = Reference::default();
-        Self {
-            hub: new_hub(&store),
-            durable: (store.clone(), LogId::default()),
-            store,
-            applied: LogId::default(),
-            lessor: new_lessor(),
-            life: 1,
-            done: Vec::new(),
-        }
+        let disk = FaultyDisk::new();
+        let store = open(&disk);
+        let hub = new_hub(&store.reader());
+        Self { disk, store, hub, lessor: new_lessor(), life: 1, done: Vec::new() }
     }
 }
 
 impl KeyValueMachine {
+    /// For whoever reads.
+    pub(super) fn reader(&self) -> Reader {
+        self.store.reader()
+    }
+
     fn execute(&mut self, command: &Command) -> Result<Revision, RequestError> {
-        let done = self.store.apply(command)?;
-        for changes in done.changes {
-            self.hub.publish(&changes);
-            self.done.push(Done::Changed(changes));
-        }
-        let expired = matches!(command, Command::LeaseExpire(_));
-        self.done.extend(done.ended.into_iter().map(|id| Done::Ended { id, expired }));
-        if let Command::Compact(_) = command {
-            self.hub.compact(self.store.compacted);
-        }
-        Ok(self.store.revision())
+        let (ids, expired) = match command {
+            Command::LeaseExpire(ids) => (ids.clone(), true),
+            Command::LeaseRevoke(id) => (vec![*id], false),
+            _ => (Vec::new(), false),
+        };
+        let reader = self.reader();
+        let known: Vec<LeaseId> =
+            ids.into_iter().filter(|id| reader.lease_keys(*id).is_some()).collect();
+        let mut told = Told { hub: &self.hub, done: &mut self.done };
+        let replies = self.store.apply(std::slice::from_ref(command), &mut told);
+        let mut replies = replies.expect("the disk works while a process runs");
+        replies.pop().expect("one reply to one command")?;
+        let ended = |id: &LeaseId| reader.lease_keys(*id).is_none();
+        self.done.extend(known.into_iter().filter(ended).map(|id| Done::Ended { id, expired }));
+        Ok(reader.revision())
+    }
+
+    /// The power goes while a flush is under way: nobody has heard of it, but it may have happened.
+    fn flush_half(&mut self) {
+        let Some(flush) = self.store.begin_flush() else { return };
+        let at = self.disk.operations() + mix(self.life, 1) % FLUSH_OPERATIONS;
+        self.disk.plan(at, Fault::PowerCut);
+        let _unheard = flush.write();
     }
 }
 
@@ -85,62 +130,92 @@ pub(super) fn revision_of(response: &[u8]) -> Option<Revision> {
 
 impl StateMachine for KeyValueMachine {
     fn apply(&mut self, entry: &Entry) -> Bytes {
-        let next = self.applied.index.next();
+        let next = self.applied().index.next();
         assert_eq!(entry.index, next, "State Machine Safety: entries are applied in order");
-        self.applied = entry.log_id();
-        let Payload::Command(command) = &entry.payload else { return Bytes::new() };
         // What proves progress at the end of a run is no command.
-        let Ok(command) = Command::decode(command) else { return Bytes::new() };
-        match self.execute(&command) {
-            Ok(revision) => Bytes::from(format!("revision {}", revision.0)),
-            Err(error) => Bytes::from_static(error.text().as_bytes()),
-        }
+        let response = match &entry.payload {
+            Payload::Command(command) => match Command::decode(command) {
+                Ok(command) => match self.execute(&command) {
+                    Ok(revision) => Bytes::from(format!("revision {}", revision.0)),
+                    Err(error) => Bytes::from_static(error.text().as_bytes()),
+                },
+                Err(_) => Bytes::new(),
+            },
+            Payload::Noop | Payload::Membership(_) => Bytes::new(),
+        };
+        self.store.finish(LogPlace { index: entry.index.0, term: entry.term.0 }, []);
+        // Nobody reads here for long.
+        while self.store.compact_step(false) {}
+        response
     }
 
     fn query(&self, _: &[u8]) -> Bytes {
-        Bytes::from(format!("revision {}", self.store.revision().0))
+        Bytes::from(format!("revision {}", self.reader().revision().0))
     }
 
     fn applied(&self) -> LogId {
-        self.applied
+        log_id(self.reader().applied())
     }
 
-    fn snapshot(&self) -> Bytes {
-        let head =
-            [self.applied.index.0, self.applied.term.0].into_iter().flat_map(u64::to_le_bytes);
-        head.chain(form::to_bytes(&self.store)).collect::<Vec<u8>>().into()
+    fn snapshot(&mut self) -> Bytes {
+        self.flush();
+        let mut bytes = Vec::new();
+        let written = self.reader().snapshot().write_to(&mut bytes);
+        written.expect("memory does not fail");
+        bytes.into()
     }
 
     fn restore(&mut self, snapshot: &[u8]) {
-        let (index, rest) = snapshot.split_first_chunk().expect("a whole snapshot");
-        let (term, rest) = rest.split_first_chunk().expect("a whole snapshot");
-        self.lessor.demote(&mut self.store.leases);
-        self.store = form::from_bytes(rest);
-        self.applied.index.0 = u64::from_le_bytes(*index);
-        self.applied.term.0 = u64::from_le_bytes(*term);
-        self.hub.reset(self.store.revision(), self.store.compacted);
-        self.flush();
+        self.store.demote(&mut self.lessor);
+        let disk = FaultyDisk::new();
+        let mut bytes = snapshot;
+        restore(&mut bytes, disk.backend(), CONFIG.cache_bytes).expect("a whole snapshot");
+        self.store = open(&disk);
+        self.disk = disk;
+        let reader = self.reader();
+        self.hub.reset(reader.revision(), reader.compacted());
     }
 
     fn flush(&mut self) {
-        self.durable = (self.store.clone(), self.applied);
+        if let Some(flush) = self.store.begin_flush() {
+            flush.write().expect("the disk works while a process runs");
+        }
+    }
+
+    fn keep(&mut self, _: &[u8]) {
+        // It has a disk of its own, and was flushed when the snapshot was taken.
     }
 
     fn durable(&self) -> LogId {
-        self.durable.1
+        log_id(self.reader().durable())
     }
 
     fn crash(&mut self) {
         self.hub.shutdown();
-        (self.store, self.applied) = self.durable.clone();
-        self.hub = new_hub(&self.store);
-        self.lessor.demote(&mut self.store.leases);
+        self.store.demote(&mut self.lessor);
+        if mix(self.life, 0).is_multiple_of(2) {
+            self.flush_half();
+        }
+        self.disk.power_on(mix(self.life, 2) % 16);
+        self.store = open(&self.disk);
+        self.hub = new_hub(&self.reader());
         self.lessor = new_lessor();
         self.life += 1;
     }
 
     fn digest(&self) -> u64 {
-        mix(self.store.digest(), self.applied.index.0)
+        let reader = self.reader();
+        let hash = reader.hash_kv(Revision(0)).expect("the current revision can be read");
+        let number = |hash, number: i64| mix(hash, number.cast_unsigned());
+        let mut digest = mix(self.applied().index.0, u64::from(hash.hash));
+        digest = number(number(digest, hash.compact_revision.0), hash.revision.0);
+        for (id, ttl_s) in reader.leases() {
+            digest = number(number(digest, id.0), ttl_s);
+            for key in reader.lease_keys(id).unwrap_or_default() {
+                digest = mix(digest, u64::from(crc32c(&key)));
+            }
+        }
+        digest
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {

@@ -15,6 +15,7 @@ use redb::{
 };
 
 use crate::record::{Place, RecordError, RecordRef};
+use crate::snapshot;
 
 const HISTORY: TableDefinition<'static, (u64, u32), &'static [u8]> =
     TableDefinition::new("history");
@@ -86,13 +87,26 @@ impl Disk {
         backend: impl StorageBackend,
         cache_bytes: usize,
     ) -> Result<Self, DiskError> {
+        forget_unfinished(&backend).map_err(redb::StorageError::Io).map_err(failed)?;
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
         Self::ready(builder.create_with_backend(backend).map_err(failed)?)
     }
 
+    /// Opens a file, or makes it. It gets its name when it is whole: a database whose making was interrupted is refused by
+    /// redb, so it must never be found.
     pub(crate) fn open_file(path: &Path, cache_bytes: usize) -> Result<Self, DiskError> {
-        crate::snapshot::remove_unfinished(path).map_err(redb::StorageError::Io).map_err(failed)?;
+        let io_failed = |why| failed(redb::StorageError::Io(why));
+        snapshot::remove_unfinished(path).map_err(io_failed)?;
+        if !path.try_exists().map_err(io_failed)? {
+            drop(Self::create_file(&snapshot::unfinished(path), cache_bytes)?);
+            snapshot::put_in_place(path).map_err(io_failed)?;
+        }
+        Self::create_file(path, cache_bytes)
+    }
+
+    /// Opens a file or makes it, under the name that is given.
+    pub(crate) fn create_file(path: &Path, cache_bytes: usize) -> Result<Self, DiskError> {
         let mut builder = Database::builder();
         builder.set_cache_size(cache_bytes);
         Self::ready(builder.create(path).map_err(failed)?)
@@ -145,6 +159,24 @@ impl Disk {
         let stats = redb::ReadableTableMetadata::stats(&history).map_err(failed)?;
         Ok(stats.stored_bytes() + stats.metadata_bytes())
     }
+}
+
+/// A new database is at most this large when it gets its magic number, the last thing in its making.
+const NEW_BYTES_MAX: u64 = 4 << 20;
+
+/// Empties a backend in which the making of a database was interrupted.
+///
+/// It is known by zeros where the magic number belongs. A larger one was in use once: if zeros are there, then because the
+/// disk has lost something, and redb refuses it.
+fn forget_unfinished(backend: &impl StorageBackend) -> std::io::Result<()> {
+    let length = backend.len()?;
+    if length == 0 || length > NEW_BYTES_MAX {
+        return Ok(());
+    }
+    let mut start = [0; 9];
+    let there = length.min(9) as usize;
+    backend.read(0, &mut start[..there])?;
+    if start == [0; 9] { backend.set_len(0) } else { Ok(()) }
 }
 
 const fn key_of(place: Place) -> (u64, u32) {

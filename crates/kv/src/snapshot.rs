@@ -264,7 +264,7 @@ fn damaged<T>(what: impl Into<String>) -> Result<T, RestoreError> {
 
 /// Restores a snapshot into an empty backend, and gives back its place in the log. Nothing is read beyond its end.
 ///
-/// Until this returns, what is in the backend cannot be opened as a store.
+/// After a crash before its end, the backend is empty or cannot be opened as a store.
 ///
 /// # Errors
 ///
@@ -295,7 +295,7 @@ pub fn restore_file(
         move |why| RestoreError::File { path, why }
     };
     remove_unfinished(path).map_err(file_error(&new))?;
-    let restored = Disk::open_file(&new, cache_bytes)
+    let restored = Disk::create_file(&new, cache_bytes)
         .map_err(RestoreError::Disk)
         .and_then(|disk| restore_into(from, &disk));
     let place = match restored {
@@ -306,18 +306,24 @@ pub fn restore_file(
             return Err(why);
         }
     };
-    File::open(&new).and_then(|file| file.sync_all()).map_err(file_error(&new))?;
-    fs::rename(&new, path).map_err(file_error(path))?;
+    put_in_place(path).map_err(file_error(path))?;
+    Ok(place)
+}
+
+/// What has grown is whole, and gets its name.
+pub(crate) fn put_in_place(path: &Path) -> io::Result<()> {
+    let new = unfinished(path);
+    File::open(&new)?.sync_all()?;
+    fs::rename(&new, path)?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(file_error(folder))?;
-    Ok(place)
+    File::open(folder)?.sync_all()
 }
 
-/// Where a file grows that is to replace another one.
-fn unfinished(path: &Path) -> PathBuf {
+/// Where a file grows that is to get a name, and to replace what has it.
+pub(crate) fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".restoring");
     PathBuf::from(name)

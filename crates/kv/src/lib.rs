@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod check;
 mod codec;
 mod command;
 mod disk;
@@ -41,6 +42,7 @@ mod txn;
 mod types;
 mod watch;
 
+pub use check::TXN_OPS_MAX;
 pub use codec::{COMMAND_BYTES_MAX, DecodeError, EncodeError, FORMAT_VERSION, TXN_DEPTH_MAX};
 pub use command::{
     Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint,

@@ -308,7 +308,7 @@ mod tests {
                 plain.push((start, end));
                 for at in 0..8 {
                     let key = Bytes::copy_from_slice(&letters[at..=at]);
-                    let is_in = plain.iter().any(|(start, end)| start <= &key && &key < end);
+                    let is_in = plain.iter().any(|(start, end)| *start <= key && key < *end);
                     assert_eq!(spans.contains(&key), is_in, "{key:?} in {plain:?}");
                 }
             }

@@ -126,11 +126,12 @@ impl Disk {
         transaction.set_quick_repair(true);
         {
             let mut history = transaction.open_table(HISTORY).map_err(failed)?;
-            for place in &batch.removed {
-                history.remove(key_of(*place)).map_err(failed)?;
-            }
             for (place, record) in &batch.records {
                 history.insert(key_of(*place), record.as_slice()).map_err(failed)?;
+            }
+            // Afterwards: what a compaction forgets may be among those that are new.
+            for place in &batch.removed {
+                history.remove(key_of(*place)).map_err(failed)?;
             }
             let mut meta = transaction.open_table(META).map_err(failed)?;
             for (key, value) in &batch.meta {

@@ -55,6 +55,13 @@ impl Event {
         self.kind == EventKind::Delete
     }
 
+    /// Whether it is a put of the revision that created the key. Such an event has no former pair, whatever else happened to
+    /// the key in that revision.
+    #[must_use]
+    pub fn is_create(&self) -> bool {
+        !self.is_delete() && self.kv.create_revision == self.kv.mod_revision
+    }
+
     /// The revision that it belongs to.
     #[must_use]
     pub fn revision(&self) -> Revision {

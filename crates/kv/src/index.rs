@@ -332,20 +332,12 @@ impl Index {
 }
 
 impl Key {
-    /// Whether a compaction up to `revision` keeps this step: the last one at or before it, unless that is a deletion from
-    /// before it.
-    pub(crate) fn is_kept(&self, step: Step, revision: i64) -> bool {
-        step.revision > revision
-            || (self.at(revision) == Some(step) && (!step.is_delete() || step.revision == revision))
-    }
-
     /// Forgets what a compaction does not keep. True if nothing is left.
     fn prune(&mut self, revision: i64, forgotten: &mut Vec<Place>) -> bool {
         let at = self.at(revision);
-        let keeps = |step: &Step| {
-            step.revision > revision
-                || (at == Some(*step) && (!step.is_delete() || step.revision == revision))
-        };
+        // Whoever watches from the revision itself hears of everything that happened in it.
+        let keeps =
+            |step: &Step| step.revision >= revision || (at == Some(*step) && !step.is_delete());
         if self.steps().iter().all(keeps) {
             return false;
         }
@@ -450,5 +442,11 @@ mod tests {
         assert_eq!(forgotten, [place(6)], "and then goes");
         assert!(index.get(b"b").is_none());
         assert_eq!(index.len(), 2);
+        for sub in 0..2 {
+            index.put(&pair("c", "x", 8, 2), Place { revision: 8, sub });
+        }
+        forgotten.clear();
+        index.prune(8, None, 100, &mut forgotten);
+        assert_eq!(forgotten, [place(7)], "both changes of one revision can be watched");
     }
 }

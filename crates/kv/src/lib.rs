@@ -15,12 +15,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod check;
 mod codec;
 mod command;
 mod disk;
 mod error;
 mod event;
 mod flush;
+mod hash;
+mod history;
 mod index;
 mod lease;
 mod lessor;
@@ -39,6 +42,7 @@ mod txn;
 mod types;
 mod watch;
 
+pub use check::TXN_OPS_MAX;
 pub use codec::{COMMAND_BYTES_MAX, DecodeError, EncodeError, FORMAT_VERSION, TXN_DEPTH_MAX};
 pub use command::{
     Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint,
@@ -48,6 +52,7 @@ pub use disk::DiskError;
 pub use error::RequestError;
 pub use event::{Changes, Event, EventKind, History, HistoryError, Past, PastRequest};
 pub use flush::Flush;
+pub use hash::HashKv;
 pub use lease::{LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, Lease, LeaseRecordError, Leases};
 pub use lessor::{
     Decision, LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_BATCH_MAX, LEASE_EXPIRE_ROUND_MAX,

@@ -94,15 +94,6 @@ impl State {
         Place { revision: self.next_revision(), sub }
     }
 
-    /// The pair of a key that exists now.
-    pub(crate) fn now(&self, key: &[u8]) -> Result<Option<KeyValue>, DiskError> {
-        let Some(entry) = self.index.live(key) else { return Ok(None) };
-        if let Some(pair) = entry.now(key) {
-            return Ok(Some(pair));
-        }
-        self.read(self.find(entry.last().place())).map(Some)
-    }
-
     /// The pair that was written at a place that is known to the index.
     pub(crate) fn find(&self, place: Place) -> Found {
         let pending = || {
@@ -228,6 +219,7 @@ fn settle_prevs(events: &mut [Event]) {
     let mut first: BTreeMap<Bytes, usize> = BTreeMap::new();
     for at in 0..events.len() {
         match first.get(&events[at].kv.key) {
+            Some(_) if events[at].is_create() => events[at].prev = None,
             Some(&first) => events[at].prev = events[first].prev.clone(),
             None => {
                 first.insert(events[at].kv.key.clone(), at);

@@ -187,7 +187,7 @@ impl State {
             _ => put.value.clone(),
         };
         let lease = if put.ignore_lease {
-            self.index.live(&put.key).and_then(|entry| entry.lease())
+            self.index.live(&put.key).and_then(crate::index::Key::lease)
         } else {
             put.lease
         };

@@ -1,5 +1,6 @@
 //! Power cuts and failures at every operation of the disk: what is found is what one flush has written, whole, and never
 //! less than what was reported durable.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod crash_support;
 

@@ -1,4 +1,5 @@
 //! Snapshots: what is written is restored; damage is found; a file is replaced whole or not at all.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod crash_support;
 

@@ -1,4 +1,5 @@
 //! A process that writes is killed, again and again: what it said to be durable is there, and everything fits together.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod crash_support;
 

@@ -31,7 +31,8 @@ pub struct Settings {
     /// needs no snapshot. Default 10,000. At most `compact_entries`.
     pub keep_entries: u64,
     /// Entries that the log may hold for a snapshot in transfer: while a peer fetches one, what
-    /// comes behind it is kept, up to this many. Default 1,000,000.
+    /// comes behind it is kept, up to this many, unless the peer is not heard from for a minute.
+    /// Default 1,000,000.
     pub keep_for_transfer: u64,
     /// Entries that the log may hold for a follower that is being sent entries and lags, up to this
     /// many. Default 0: none. Larger: it needs no snapshot, and the log more room.

@@ -103,6 +103,10 @@ impl OwnSnapshots {
     }
 }
 
+/// A peer that fetches a snapshot and is not heard from for longer than this beyond an election
+/// timeout is dead: it will have to begin anew.
+const TRANSFER_PATIENCE_US: u64 = 60_000_000;
+
 /// Where the log starts, and how far the state machine needs it no more.
 #[derive(Clone, Debug)]
 pub(crate) struct Compaction {
@@ -151,7 +155,8 @@ impl Compaction {
     }
 
     /// As far towards `up_to` as no peer loses what it will need, within limits: a transfer without
-    /// end, or a peer that never catches up, must not keep a log without end.
+    /// end, or a peer that never catches up, must not keep a log without end. One that was heard from
+    /// at `alive_since` lives; one that fetches a snapshot may be silent for longer.
     pub(crate) fn sparing_peers(
         &self,
         mut up_to: Index,
@@ -159,12 +164,15 @@ impl Compaction {
         alive_since: Time,
         status: &Status,
     ) -> Option<Index> {
+        let patient_since = Time(alive_since.0.saturating_sub(TRANSFER_PATIENCE_US));
         let behind = |index: Index| status.last_log.index.0.saturating_sub(index.0);
         for peer in &status.peers {
             if let Some(snapshot) = peer.snapshot {
                 // It will need what comes behind its snapshot; without it, it would need the next
                 // snapshot at once.
-                if behind(snapshot) <= settings.keep_for_transfer {
+                if behind(snapshot) <= settings.keep_for_transfer
+                    && peer.last_contact >= patient_since
+                {
                     up_to = up_to.min(snapshot);
                 }
             } else if peer.mode == ReplicationMode::Replicate
@@ -266,6 +274,9 @@ mod tests {
         assert_eq!(spare(&settings(0, 39), 50), Some(Index(90)), "by too much");
         assert_eq!(spare(&settings(0, 40), 51), Some(Index(90)), "a dead one needs nothing");
         assert_eq!(spare(&settings(70, 40), 50), Some(Index(30)), "a transfer is under way");
+        let patience = TRANSFER_PATIENCE_US;
+        assert_eq!(spare(&settings(70, 0), 50 + patience), Some(Index(30)), "and may be slow");
+        assert_eq!(spare(&settings(70, 0), 51 + patience), Some(Index(90)), "but not dead");
     }
 
     #[test]

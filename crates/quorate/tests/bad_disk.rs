@@ -1,12 +1,15 @@
 //! Disks that are full, and disks that fail.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod support;
+
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate::{InProcess, Node, ProposeError, Snapshot, StateMachine, StopReason};
 use quorate_wal::MemoryDisk;
+use support::Scratch;
 
 #[derive(Default)]
 struct Sum(u64);
@@ -33,18 +36,10 @@ impl StateMachine for Sum {
     }
 }
 
-struct Directory(std::path::PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-async fn start(name: &str, disk: &MemoryDisk) -> (Directory, Node<Sum>) {
-    let directory = std::env::temp_dir().join(format!("quorate-{name}-{}", std::process::id()));
+async fn start(disk: &MemoryDisk) -> (Scratch, Node<Sum>) {
+    let scratch = Scratch::new();
     let node = Node::builder(1, Sum::default())
-        .data_dir(&directory)
+        .data_dir(scratch.of(1))
         .log_disk(Arc::new(disk.clone()))
         .members([(1, "")])
         .in_process(&InProcess::new())
@@ -56,13 +51,13 @@ async fn start(name: &str, disk: &MemoryDisk) -> (Directory, Node<Sum>) {
         .start()
         .await
         .unwrap();
-    (Directory(directory), node)
+    (scratch, node)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_and_recovers() {
     let disk = MemoryDisk::new();
-    let (_directory, node) = start("full", &disk).await;
+    let (_scratch, node) = start(&disk).await;
     while node.propose(vec![0]).await.is_err() {}
     let before = node.read(|sum| sum.0).await.unwrap();
     disk.set_space(Some(0));
@@ -99,7 +94,7 @@ async fn a_full_disk_refuses_and_recovers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_sync_stops_the_node_and_says_why() {
     let disk = MemoryDisk::new();
-    let (_directory, node) = start("failed", &disk).await;
+    let (_scratch, node) = start(&disk).await;
     while node.propose(vec![0]).await.is_err() {}
     disk.fail_syncs(true);
     let outcome = node.propose(vec![1]).await.unwrap_err();

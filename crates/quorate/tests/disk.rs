@@ -1,16 +1,16 @@
 //! Nodes with logs on disk, over real sockets.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::path::Path;
 
 use quorate::{
     Heard, Node, NodeEvent, ProposeError, Snapshot, StartError, StateMachine, StopReason,
 };
+use support::{Scratch, addresses, hears, stop_all, until};
 
 /// Counts how often each number was given to it.
 #[derive(Default, Clone)]
@@ -43,48 +43,13 @@ impl StateMachine for Tally {
     }
 }
 
-/// A directory that goes away with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("quorate-library-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn of(&self, id: u64) -> PathBuf {
-        self.0.join(id.to_string())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Addresses that nobody listens at just now.
-fn addresses(count: u64) -> Vec<(u64, String)> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let address = |(at, listener): (usize, &TcpListener)| {
-        (at as u64 + 1, listener.local_addr().unwrap().to_string())
-    };
-    listeners.iter().enumerate().map(address).collect()
-}
-
 struct Cluster {
     scratch: Scratch,
     members: Vec<(u64, String)>,
 }
 
 impl Cluster {
-    fn new(count: u64) -> Self {
+    fn new(count: usize) -> Self {
         Self { scratch: Scratch::new(), members: addresses(count) }
     }
 
@@ -115,21 +80,6 @@ impl Cluster {
             nodes.push(self.start(*id).await);
         }
         nodes
-    }
-}
-
-/// Waits until something holds, with a generous limit.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
-    while !holds().await {
-        assert!(std::time::Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn stop_all(nodes: Vec<Node<Tally>>) {
-    for node in nodes {
-        node.stop().await;
     }
 }
 
@@ -247,7 +197,7 @@ async fn leaders_come_and_go_and_sessions_execute_once() {
     }
     let tally = nodes[&1].read(|tally| tally.0.clone()).await.unwrap();
     assert_eq!(tally, (1_000..number).map(|number| (number, 1)).collect());
-    stop_all(nodes.into_values().collect()).await;
+    stop_all(nodes.into_values()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -346,21 +296,6 @@ async fn settings_that_are_missing_are_named() {
     let join = Node::builder(1, Tally::default()).data_dir(scratch.of(1)).join([(2, "b:1")]);
     let error = start(join).await;
     assert!(error.contains("listen"), "{error}");
-}
-
-/// Waits for a note of the transport that says this.
-async fn hears(events: &mut quorate::Events, words: &str) {
-    let heard = async {
-        loop {
-            match events.next().await {
-                Some(Heard::Event(event)) if event.to_string().contains(words) => return,
-                Some(_) => {}
-                None => panic!("stopped without a word of `{words}`"),
-            }
-        }
-    };
-    let result = tokio::time::timeout(Duration::from_secs(60), heard).await;
-    assert!(result.is_ok(), "never heard of `{words}`");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,16 +1,18 @@
 //! State machines that keep their data on disk.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use quorate::{
     Applied, Batch, Durable, DurableStateMachine, Flush, InProcess, Index, Node, Opened, Restore,
     Snapshot, StopReason,
 };
+use support::{Scratch, until};
 
 /// What a transaction has written.
 #[derive(Clone, Default)]
@@ -100,23 +102,6 @@ impl DurableStateMachine for Database {
     }
 }
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let name = format!("quorate-durable-{name}-{}", std::process::id());
-        let scratch = Self(std::env::temp_dir().join(name));
-        let _ = std::fs::remove_dir_all(&scratch.0);
-        scratch
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 async fn start(
     id: u64,
     members: u64,
@@ -140,17 +125,9 @@ async fn start(
         .unwrap()
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exactly_once_holds_across_a_crash_of_the_database() {
-    let (scratch, network) = (Scratch::new("crash"), InProcess::new());
+    let (scratch, network) = (Scratch::new(), InProcess::new());
     let database = Database::default();
     let node = start(1, 1, &database, &scratch.0, &network).await;
     let session = node.session().await.unwrap();
@@ -179,7 +156,7 @@ async fn exactly_once_holds_across_a_crash_of_the_database() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[allow(clippy::await_holding_lock, reason = "the lock is the disk that is busy")]
 async fn a_flush_that_takes_long_delays_no_command() {
-    let (scratch, network) = (Scratch::new("slow"), InProcess::new());
+    let (scratch, network) = (Scratch::new(), InProcess::new());
     let database = Database::default();
     let node = start(1, 1, &database, &scratch.0, &network).await;
     let busy = database.disk.lock().unwrap();
@@ -199,7 +176,7 @@ async fn a_flush_that_takes_long_delays_no_command() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_that_fails_stops_the_node() {
-    let (scratch, network) = (Scratch::new("broken"), InProcess::new());
+    let (scratch, network) = (Scratch::new(), InProcess::new());
     let database = Database::default();
     let node = start(1, 1, &database, &scratch.0, &network).await;
     // Whoever panics with the lock held breaks it.
@@ -218,7 +195,7 @@ async fn a_flush_that_fails_stops_the_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_is_cut_behind_what_is_durable_and_a_late_node_gets_a_snapshot() {
-    let (scratch, network) = (Scratch::new("late"), InProcess::new());
+    let (scratch, network) = (Scratch::new(), InProcess::new());
     let databases = [Database::default(), Database::default(), Database::default()];
     let mut nodes = Vec::new();
     for (id, database) in (1..).zip(&databases) {

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate::{Builder, Node, Snapshot, StateMachine};
-use quorate_wal::{Disk, DiskFile, DiskLock, LockError, RealDisk};
+use quorate_wal::{Disk, RealDisk};
+use support::disk::{Hook, Hooked};
 use support::store::{Put, Store};
 use support::{DEADLINE, Scratch, addresses, stop_all, until};
 
@@ -98,93 +99,18 @@ impl StateMachine for Dying {
     }
 }
 
-/// A disk on which the process dies.
-struct LastDisk {
-    disk: RealDisk,
-    fuse: Arc<Fuse>,
-}
-
-struct LastFile {
-    file: Arc<dyn DiskFile>,
-    fuse: Arc<Fuse>,
-}
-
-struct Fuse {
-    restored: Arc<AtomicBool>,
-    left: AtomicU64,
-}
-
-impl Fuse {
-    /// Something is about to change on the disk.
-    fn burn(&self) {
-        if self.restored.load(Ordering::SeqCst) && self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+/// The disk of the log, on which the process dies at one of the operations after `restored`.
+fn last_disk(log: &Path, step: Step, restored: Arc<AtomicBool>) -> Arc<dyn Disk> {
+    let left = AtomicU64::new(match step {
+        Step::Log(number) => number,
+        _ => u64::MAX,
+    });
+    let hook: Hook = Arc::new(move |_| {
+        if restored.load(Ordering::SeqCst) && left.fetch_sub(1, Ordering::SeqCst) == 0 {
             die();
         }
-    }
-}
-
-impl LastDisk {
-    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(LastFile { file, fuse: Arc::clone(&self.fuse) })
-    }
-}
-
-impl Disk for LastDisk {
-    fn describe(&self) -> String {
-        self.disk.describe()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.fuse.burn();
-        self.disk.create(name).map(|file| self.file(file))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(name).map(|file| self.file(file))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.fuse.burn();
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.fuse.burn();
-        self.disk.remove(name)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.fuse.burn();
-        self.disk.sync_dir()
-    }
-
-    fn lock(&self) -> Result<Box<dyn DiskLock>, LockError> {
-        self.disk.lock()
-    }
-}
-
-impl DiskFile for LastFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.fuse.burn();
-        self.file.write_at(bytes, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.fuse.burn();
-        self.file.sync_data()
-    }
+    });
+    Arc::new(Hooked { disk: RealDisk::new(log).unwrap(), hook })
 }
 
 /// Dies as soon as a snapshot begins to arrive.
@@ -211,20 +137,15 @@ fn node_process() {
         std::thread::spawn(move || watch(&snapshots));
     }
     let restored = Arc::new(AtomicBool::new(false));
-    let left = AtomicU64::new(match step {
-        Step::Log(number) => number,
-        _ => u64::MAX,
-    });
-    let fuse = Arc::new(Fuse { restored: Arc::clone(&restored), left });
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let disk = LastDisk { disk: RealDisk::new(directory.join("log")).unwrap(), fuse };
+        let disk = last_disk(&directory.join("log"), step, Arc::clone(&restored));
         let running = Arc::new(AtomicBool::new(false));
         let store = Store::default();
         let machine = Dying { store, step, running: Arc::clone(&running), restored };
         let builder = Node::builder(3, machine).data_dir(&directory).members(members);
-        let node = tuned(builder.log_disk(Arc::new(disk))).start().await.unwrap();
+        let node = tuned(builder.log_disk(disk)).start().await.unwrap();
         running.store(true, Ordering::SeqCst);
         until("a snapshot is installed", async || node.metrics().snapshots_installed > 0).await;
     });
@@ -243,6 +164,8 @@ fn tuned<M: quorate::Machine>(builder: Builder<M>) -> Builder<M> {
         tuning.node.compact_entries = 20;
         tuning.node.keep_entries = 5;
         tuning.node.keep_for_followers = 0;
+        // It dies in the middle of them.
+        tuning.node.keep_for_transfer = 0;
     })
 }
 

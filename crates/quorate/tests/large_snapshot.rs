@@ -1,22 +1,46 @@
 //! A large snapshot through a narrow link: heartbeats and commands do not notice.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-use std::io::{self, Read};
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::sync::Arc;
+mod support;
+
+use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use quorate::{Node, Snapshot, StateMachine};
+use support::{Scratch, addresses, stop_all, until};
 
-const BYTES: usize = 64 << 20;
-const BYTES_PER_SECOND: u64 = 32 << 20;
+/// How large it is, and how much of it may be sent in a second.
+#[derive(Clone, Copy)]
+struct Size {
+    bytes: u64,
+    bytes_per_second: u64,
+}
 
-/// Much ballast, and a sum.
+/// 2 GiB if `QUORATE_LONG` is set: that takes a minute, and 10 GiB of the temporary directory.
+fn size() -> Size {
+    match std::env::var_os("QUORATE_LONG") {
+        Some(_) => Size { bytes: 2 << 30, bytes_per_second: 64 << 20 },
+        None => Size { bytes: 64 << 20, bytes_per_second: 32 << 20 },
+    }
+}
+
+/// A sum, and much ballast in its snapshots, which costs no memory.
 #[derive(Default)]
 struct Heavy {
-    ballast: Arc<Vec<u8>>,
+    ballast: u64,
     sum: u64,
+}
+
+const BLOCK_BYTES: usize = 1 << 16;
+
+/// Bytes that do not repeat.
+fn block(number: u64) -> Vec<u8> {
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
+    for at in 0..BLOCK_BYTES as u64 / 8 {
+        let word = ((number << 16) + at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        block.extend_from_slice(&word.to_le_bytes());
+    }
+    block
 }
 
 impl StateMachine for Heavy {
@@ -27,9 +51,7 @@ impl StateMachine for Heavy {
     fn apply(&mut self, commands: Vec<u64>) -> Vec<u64> {
         let carry_out = |command| {
             if command == 0 {
-                let byte =
-                    |at: usize| (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7];
-                self.ballast = Arc::new((0..BYTES).map(byte).collect());
+                self.ballast = size().bytes;
             }
             self.sum += command;
             self.sum
@@ -38,48 +60,41 @@ impl StateMachine for Heavy {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let (ballast, sum) = (Arc::clone(&self.ballast), self.sum);
-        Snapshot::new(move |out| {
+        let (ballast, sum) = (self.ballast, self.sum);
+        Snapshot::new(move |out: &mut dyn Write| {
             out.write_all(&sum.to_le_bytes())?;
-            out.write_all(&ballast)
+            (0..ballast / BLOCK_BYTES as u64).try_for_each(|number| out.write_all(&block(number)))
         })
     }
 
     fn restore(&mut self, snapshot: &mut dyn Read) -> io::Result<()> {
         let mut sum = [0; 8];
         snapshot.read_exact(&mut sum)?;
-        let mut ballast = Vec::new();
-        snapshot.read_to_end(&mut ballast)?;
-        *self = Self { ballast: Arc::new(ballast), sum: u64::from_le_bytes(sum) };
-        Ok(())
-    }
-}
-
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        *self = Self { ballast: 0, sum: u64::from_le_bytes(sum) };
+        let mut found = Vec::with_capacity(BLOCK_BYTES);
+        loop {
+            found.clear();
+            (&mut *snapshot).take(BLOCK_BYTES as u64).read_to_end(&mut found)?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            assert!(found == block(self.ballast / BLOCK_BYTES as u64), "it arrives unchanged");
+            self.ballast += found.len() as u64;
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_snapshot_disturbs_nobody() {
-    let name = format!("quorate-large-{}", std::process::id());
-    let scratch = Scratch(std::env::temp_dir().join(name));
-    let _ = std::fs::remove_dir_all(&scratch.0);
-    let listeners: Vec<TcpListener> =
-        (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
-    let members: Vec<(u64, String)> = (1..).zip(listeners.iter().map(address)).collect();
-    drop(listeners);
+    let Size { bytes, bytes_per_second } = size();
+    let (scratch, members) = (Scratch::new(), addresses(3));
     let start = async |id: u64| {
         Node::builder(id, Heavy::default())
-            .data_dir(scratch.0.join(id.to_string()))
+            .data_dir(scratch.of(id))
             .members(members.clone())
-            .tcp(|settings| settings.snapshot_bytes_per_second = BYTES_PER_SECOND)
+            .tcp(move |settings| settings.snapshot_bytes_per_second = bytes_per_second)
             .tune(|tuning| {
-                tuning.snapshot_entries = 100;
+                tuning.snapshot_entries = 1_000;
                 tuning.node.compact_entries = 50;
                 tuning.node.keep_entries = 10;
                 tuning.node.keep_for_followers = 0;
@@ -90,37 +105,42 @@ async fn a_large_snapshot_disturbs_nobody() {
     };
     let nodes = [start(1).await, start(2).await];
     nodes[0].propose(0).await.unwrap();
-    for _ in 0..220 {
-        nodes[0].propose(1).await.unwrap();
-    }
-    let deadline = Instant::now() + Duration::from_secs(60);
-    for node in &nodes {
-        while node.status().await.unwrap().compacted.index.0 < 10 {
-            assert!(Instant::now() < deadline, "the log is never cut");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    // Twice: the log reaches back to the snapshot before the last one.
+    for _ in 0..2 {
+        for _ in 0..100 {
+            nodes[0].propose(1).await.unwrap();
         }
+        let last = nodes[0].applied();
+        for node in &nodes {
+            until("it has applied all", async || node.applied() >= last).await;
+            node.snapshot().await.unwrap();
+        }
+    }
+    for node in &nodes {
+        until("the log is cut", async || node.status().await.unwrap().compacted.index.0 > 10).await;
     }
     let term = nodes[0].leader().1;
 
-    // The third one comes, and needs it all.
+    // The third one comes, and needs it all. Meanwhile there are not so many commands that another
+    // snapshot is taken.
     let begun = Instant::now();
     let late = start(3).await;
+    let expected = Duration::from_secs(bytes / bytes_per_second);
     let mut slowest = Duration::ZERO;
     while late.metrics().snapshots_installed == 0 {
         let since = Instant::now();
         nodes[0].propose(1).await.unwrap();
         slowest = slowest.max(since.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(90), "it is never installed");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(begun.elapsed() < 10 * expected + Duration::from_secs(60), "it is never installed");
+        tokio::time::sleep(expected / 400).await;
     }
     let took = begun.elapsed();
-    assert!(took > Duration::from_secs(1), "{took:?}: the link is narrow");
+    println!("{bytes} bytes took {took:?}, the slowest command {slowest:?}");
+    assert!(took > expected / 2, "{took:?}: the link is narrow");
     assert_eq!(nodes[0].leader().1, term, "nobody missed a heartbeat");
     assert!(slowest < Duration::from_millis(900), "a command took {slowest:?}");
     let expected = nodes[0].read(|heavy| heavy.sum).await.unwrap();
-    let (sum, length) = late.read(|heavy| (heavy.sum, heavy.ballast.len())).await.unwrap();
-    assert_eq!((sum, length), (expected, BYTES));
-    for node in nodes.into_iter().chain([late]) {
-        node.stop().await;
-    }
+    let (sum, ballast) = late.read(|heavy| (heavy.sum, heavy.ballast)).await.unwrap();
+    assert_eq!((sum, ballast), (expected, bytes));
+    stop_all(nodes.into_iter().chain([late])).await;
 }

@@ -68,7 +68,8 @@ fn work(
     done: &AtomicBool,
     kinds: &[&str],
 ) -> Duration {
-    let (mut at, mut turn, mut slowest) = (client as usize % 3, client, Duration::ZERO);
+    let count = nodes.read().unwrap().len();
+    let (mut at, mut turn, mut slowest) = (client as usize % count, client, Duration::ZERO);
     while !done.load(Ordering::Relaxed) {
         turn += 1;
         let kind = kinds[turn as usize % kinds.len()];
@@ -87,7 +88,10 @@ fn work(
                 assert!(answered || !is_session, "a session's proposal failed: {answer:?}");
             }
             // It was left, or it is dead.
-            _ => at = (at + 1) % 3,
+            _ => {
+                at = (at + 1) % count;
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
     slowest
@@ -105,10 +109,11 @@ fn more(cluster: &Cluster, count: u64) {
 
 #[test]
 fn leaders_are_killed_under_load_and_what_clients_saw_is_linearizable() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::new(3);
     let kinds = &["in-session", "read", "propose"];
     let mut clients = Clients::start(cluster.start_all(), 9, kinds);
-    for round in 0..4 {
+    let rounds = if std::env::var_os("QUORATE_LONG").is_some() { 1_000 } else { 8 };
+    for round in 0..rounds {
         more(&cluster, 150);
         // Whoever leads dies with what all clients have under way.
         let leader = clients.node(1 + round % 3).leader();
@@ -131,8 +136,46 @@ fn leaders_are_killed_under_load_and_what_clients_saw_is_linearizable() {
 }
 
 #[test]
+fn two_of_five_are_killed_and_then_all() {
+    let cluster = Cluster::new(5);
+    let kinds = &["in-session", "propose", "read"];
+    let mut clients = Clients::start(cluster.start_all(), 10, kinds);
+    for round in 0..2 {
+        more(&cluster, 100);
+        // The one that leads, and another one.
+        let leader = clients.node(1 + round).leader();
+        let both = [leader, leader % 5 + 1];
+        for id in both {
+            clients.node(id).kill();
+        }
+        let dead = both.map(|id| clients.leave(id));
+        more(&cluster, 100);
+        drop(dead);
+        for id in both {
+            clients.come(id, cluster.start(id));
+        }
+    }
+    more(&cluster, 50);
+    // The lights go out.
+    for id in 1..=5 {
+        clients.node(id).kill();
+    }
+    for id in 1..=5 {
+        drop(clients.leave(id));
+    }
+    let all: Vec<Process> = (1..=5).map(|id| cluster.start(id)).collect();
+    for (id, process) in (1..).zip(all) {
+        clients.come(id, process);
+    }
+    more(&cluster, 100);
+    clients.stop();
+    let executed = clients.node(5).executed();
+    cluster.recorder.judge(&executed);
+}
+
+#[test]
 fn a_rolling_restart_fails_no_proposal_of_a_session() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::new(3);
     let mut clients = Clients::start(cluster.start_all(), 6, &["in-session", "in-session", "read"]);
     for id in 1..=3 {
         more(&cluster, 100);
@@ -151,7 +194,7 @@ fn a_rolling_restart_fails_no_proposal_of_a_session() {
 
 #[test]
 fn a_frozen_leader_is_replaced_and_serves_nothing_old_when_it_wakes() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::new(3);
     let processes = cluster.start_all();
     let leader = processes[0].leader();
     let (frozen, other) = (&processes[leader as usize - 1], &processes[leader as usize % 3]);
@@ -211,7 +254,7 @@ fn copy_all(from: &Path, to: &Path) {
 
 #[test]
 fn copies_strangers_and_the_wiped_take_no_part() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::new(3);
     let mut processes = cluster.start_all();
     let works = |process: &Process| {
         let deadline = Instant::now() + DEADLINE;

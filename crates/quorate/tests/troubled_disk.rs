@@ -3,21 +3,45 @@
 
 mod support;
 
-use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use quorate::{InProcess, Node, ProposeError};
-use quorate_wal::{Disk, DiskFile, DiskLock, LockError, MemoryDisk};
+use quorate_wal::{Disk, MemoryDisk};
+use support::disk::{Hook, Hooked, Operation};
 use support::store::{KEYS, Put, Recorder, Store};
 use support::{Scratch, hears, leader, stop_all, until};
 
-/// A disk whose syncs can be held up.
+/// Ends the trouble when a test fails in the middle of it, so that the test can end.
+struct AtLast<'a>(&'a [Stalling]);
+
+impl Drop for AtLast<'_> {
+    fn drop(&mut self) {
+        for disk in self.0 {
+            disk.gate.open();
+            disk.disk.set_space(None);
+        }
+    }
+}
+
+/// A disk in memory, whose syncs can be held up.
 #[derive(Clone, Default)]
 struct Stalling {
     disk: MemoryDisk,
     gate: Arc<Gate>,
+}
+
+impl Stalling {
+    fn hooked(&self) -> Arc<dyn Disk> {
+        let gate = Arc::clone(&self.gate);
+        let hook: Hook = Arc::new(move |operation| match operation {
+            Operation::Sync => gate.pass(),
+            Operation::Change => {}
+        });
+        Arc::new(Hooked { disk: self.disk.clone(), hook })
+    }
 }
 
 #[derive(Default)]
@@ -42,81 +66,17 @@ impl Gate {
     }
 }
 
-struct StallingFile {
-    file: Arc<dyn DiskFile>,
-    gate: Arc<Gate>,
-}
-
-impl Stalling {
-    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(StallingFile { file, gate: Arc::clone(&self.gate) })
-    }
-}
-
-impl Disk for Stalling {
-    fn describe(&self) -> String {
-        self.disk.describe()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(name).map(|file| self.file(file))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(name).map(|file| self.file(file))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.disk.sync_dir()
-    }
-
-    fn lock(&self) -> Result<Box<dyn DiskLock>, LockError> {
-        self.disk.lock()
-    }
-}
-
-impl DiskFile for StallingFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.file.sync_data()
-    }
-}
-
 /// Three nodes, under load by a client at each of the others than the one that leads; `trouble`
 /// comes over the leader's disk and ends, as told by its second argument.
 async fn a_leader_in_trouble(trouble: impl Fn(&Stalling, bool), said: &str) -> u64 {
     let (network, scratch) = (InProcess::new(), Scratch::new());
     let disks = [Stalling::default(), Stalling::default(), Stalling::default()];
+    let _at_last = AtLast(&disks);
     let mut nodes = Vec::new();
     for (id, disk) in (1..).zip(&disks) {
         let node = Node::builder(id, Store::default())
             .data_dir(scratch.of(id))
-            .log_disk(Arc::new(disk.clone()))
+            .log_disk(disk.hooked())
             .members([(1, ""), (2, ""), (3, "")])
             .in_process(&network)
             .tune(|tuning| {
@@ -214,7 +174,7 @@ async fn a_follower_whose_disk_is_full_stops_nobody() {
     for (id, disk) in (1..).zip(&disks) {
         let node = Node::builder(id, Store::default())
             .data_dir(scratch.of(id))
-            .log_disk(Arc::new(disk.clone()))
+            .log_disk(disk.hooked())
             .members([(1, ""), (2, ""), (3, "")])
             .in_process(&network)
             .tune(|tuning| tuning.segment_bytes = 256 << 10)
@@ -244,5 +204,103 @@ async fn a_follower_whose_disk_is_full_stops_nobody() {
     disk.set_space(None);
     hears(&mut events, "the disk has room again").await;
     assert_eq!(full.read(|store| store.get(0)).await.unwrap(), Some(value));
+    stop_all(nodes).await;
+}
+
+/// A directory in which nothing can be written, for as long as this lives.
+struct Spoiled {
+    place: PathBuf,
+    aside: PathBuf,
+}
+
+impl Spoiled {
+    fn new(place: PathBuf) -> Self {
+        let aside = place.with_extension("aside");
+        std::fs::rename(&place, &aside).unwrap();
+        std::fs::write(&place, "not a directory").unwrap();
+        Self { place, aside }
+    }
+}
+
+impl Drop for Spoiled {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.place).unwrap();
+        std::fs::rename(&self.aside, &self.place).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_that_cannot_be_written_or_fetched_are_told_and_tried_again() {
+    let (network, scratch) = (InProcess::new(), Scratch::new());
+    let start = async |id: u64| {
+        Node::builder(id, Store::default())
+            .data_dir(scratch.of(id))
+            .members([(1, ""), (2, ""), (3, "")])
+            .in_process(&network)
+            .tune(|tuning| {
+                tuning.core.election_timeout_min_us = 300_000;
+                tuning.core.election_timeout_max_us = 600_000;
+                tuning.segment_bytes = 256 << 10;
+                tuning.snapshot_entries = 50;
+                tuning.node.compact_entries = 20;
+                tuning.node.keep_entries = 5;
+                tuning.node.keep_for_followers = 0;
+                // It is to stop at any time.
+                tuning.node.keep_for_transfer = 0;
+            })
+            .start()
+            .await
+            .unwrap()
+    };
+    let mut nodes = vec![start(1).await, start(2).await];
+    let session = nodes[0].session().await.unwrap();
+    let mut value = 0;
+    let mut propose = async |count: u64| {
+        for _ in 0..count {
+            value += 1;
+            session.propose(Put { key: 0, value }).await.unwrap();
+        }
+        value
+    };
+    let spoiled = Spoiled::new(scratch.of(1).join("snapshots"));
+    let mut events = nodes[0].events();
+    until("no snapshot can be written", async || {
+        propose(10).await;
+        nodes[0].metrics().snapshots_failed > 0
+    })
+    .await;
+    hears(&mut events, "no snapshot could be written").await;
+    assert_eq!(nodes[0].status().await.unwrap().compacted.index.0, 0, "the log is all there is");
+    drop(spoiled);
+    for node in &nodes {
+        until("the log is cut", async || {
+            propose(10).await;
+            node.status().await.unwrap().compacted.index.0 > 10
+        })
+        .await;
+    }
+
+    let late = start(3).await;
+    until("it has come by a snapshot", async || late.metrics().snapshots_installed > 0).await;
+    late.stop().await;
+    // It needs another one, and cannot store it.
+    let behind = nodes[0].applied();
+    for node in &nodes {
+        until("the log is cut", async || {
+            propose(10).await;
+            node.status().await.unwrap().compacted.index > behind
+        })
+        .await;
+    }
+    let late = start(3).await;
+    let spoiled = Spoiled::new(scratch.of(3).join("snapshots"));
+    let mut events = late.events();
+    hears(&mut events, "could not be fetched").await;
+    assert_eq!(late.metrics().snapshots_installed, 0);
+    drop(spoiled);
+    hears(&mut events, "installed snapshot").await;
+    let last = propose(1).await;
+    assert_eq!(late.read(|store| store.get(0)).await.unwrap(), Some(last));
+    nodes.push(late);
     stop_all(nodes).await;
 }

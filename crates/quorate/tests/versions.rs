@@ -25,13 +25,16 @@ async fn start(
         .data_dir(scratch.of(id))
         .members(members.to_vec())
         .tune(|tuning| {
-            tuning.core.election_timeout_min_us = 500_000;
-            tuning.core.election_timeout_max_us = 1_000_000;
             tuning.core.feature_level = feature_level;
             tuning.segment_bytes = 1 << 20;
         })
         .start()
         .await
+}
+
+async fn put(nodes: &[&Node<Store>], value: u64) {
+    let put = Put { key: 0, value };
+    until("it is written", async || leader(nodes).await.propose(put).await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,8 +52,7 @@ async fn a_feature_level_is_for_all_and_there_is_no_way_back() {
         old.id().0 != 3 || old.transfer(1).await.is_ok()
     })
     .await;
-    let old = leader(&all).await;
-    old.propose(Put { key: 0, value: 1 }).await.unwrap();
+    put(&all, 1).await;
     let mut why = String::new();
     until("it is refused for that reason", async || {
         match leader(&all).await.change(raise()).await {
@@ -71,7 +73,7 @@ async fn a_feature_level_is_for_all_and_there_is_no_way_back() {
     let why = start(3, &scratch, &members, 0).await.unwrap_err().to_string();
     assert_eq!(why, "the cluster requires feature level 1, this software supports 0");
     let two: Vec<_> = nodes.iter().collect();
-    leader(&two).await.propose(Put { key: 0, value: 2 }).await.unwrap();
+    put(&two, 2).await;
     let third = start(3, &scratch, &members, 1).await.unwrap();
     assert_eq!(third.read(|store| store.get(0)).await.unwrap(), Some(2));
     nodes.push(third);
@@ -85,7 +87,7 @@ async fn an_old_node_that_returns_after_the_feature_level_was_raised_is_told_to_
     for id in 1..=3 {
         nodes.push(start(id, &scratch, &members, 1).await.unwrap());
     }
-    nodes[0].propose(Put { key: 0, value: 1 }).await.unwrap();
+    put(&nodes.iter().collect::<Vec<_>>(), 1).await;
     until("the third one has it", async || {
         nodes[2].read(|store| store.get(0)).await == Ok(Some(1))
     })
@@ -113,7 +115,7 @@ async fn an_old_node_that_returns_after_the_feature_level_was_raised_is_told_to_
     let raise = || ChangeStep::SetFeatureLevel { level: 1 }.into();
     leader(&two).await.change(raise()).await.unwrap();
     for value in 2..10 {
-        leader(&two).await.propose(Put { key: 0, value }).await.unwrap();
+        put(&two, value).await;
     }
     let term = leader(&two).await.leader().1;
     let third = start(3, &scratch, &members, 0).await.unwrap();
@@ -191,7 +193,7 @@ async fn a_command_that_older_software_does_not_understand_stops_it_until_it_is_
     }
     let new = [start::<2>(1, &scratch, &members).await, start::<2>(2, &scratch, &members).await];
     let old = start::<1>(3, &scratch, &members).await;
-    new[0].propose(Command(1)).await.unwrap();
+    until("they begin", async || new[0].propose(Command(1)).await.is_ok()).await;
     // It may be the one that leads; then the outcome is unknown to whoever sent it there.
     let _ = new[0].propose(Command(2)).await;
     let why = old.stopped().await;

@@ -20,6 +20,7 @@ use quorate_node::{Event, Node, NodeMessage};
 use quorate_raft::{ClusterId, Incarnation, Member, MemberRole, Membership, NodeId, Time};
 
 use crate::disk_log::DiskLog;
+use crate::key_value::KeyValueMachine;
 use crate::network::Network;
 use crate::rng::Rng;
 use crate::state_machine::{KvMachine, StateMachine};
@@ -38,7 +39,7 @@ mod schedule;
 pub use host::Host;
 pub use manual::InFlight;
 pub use observation::{Brief, Fate, Observation, Observed, StartFailure, Told};
-pub use options::{HostOptions, Mode, Options};
+pub use options::{HostOptions, MachineKind, Mode, Options};
 
 use schedule::{Schedule, Task};
 
@@ -153,7 +154,7 @@ impl Cluster {
             options: self.options.host,
             clock: clock::Clock::new(origin),
             storage: directory.log,
-            machine: new_machine(),
+            machine: new_machine(self.options.machine),
             received: None,
             life: 0,
             epoch: 0,
@@ -367,6 +368,12 @@ impl Cluster {
         leaders.max().map(|(_, node)| node)
     }
 
+    /// The state machine of a host, as what it is, for those who bring clients to it; `None` if it is
+    /// something else.
+    pub fn machine_mut<M: 'static>(&mut self, node: NodeId) -> Option<&mut M> {
+        self.hosts.get_mut(&node)?.machine.as_any_mut().downcast_mut()
+    }
+
     /// What the cluster was made of.
     #[must_use]
     pub const fn options(&self) -> &Options {
@@ -385,7 +392,10 @@ struct Directory {
     log: Box<dyn Storage>,
 }
 
-/// The state machine of a new host. Here the real key-value store will be plugged in.
-fn new_machine() -> Box<dyn StateMachine> {
-    Box::new(KvMachine::default())
+/// The state machine of a new host.
+fn new_machine(kind: MachineKind) -> Box<dyn StateMachine> {
+    match kind {
+        MachineKind::Numbers => Box::new(KvMachine::default()),
+        MachineKind::KeyValue => Box::new(KeyValueMachine::default()),
+    }
 }

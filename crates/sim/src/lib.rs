@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod demo;
 pub mod disk_log;
 pub mod figure16;
+pub mod key_value;
 pub mod linearizability;
 pub mod marks;
 pub mod mutants;

@@ -528,6 +528,7 @@ impl RunOptions {
             mode: cluster::Mode::Automatic,
             host: self.host(),
             disk: self.disk(),
+            machine: cluster::MachineKind::Numbers,
         }
     }
 

@@ -5,6 +5,7 @@
 //! Around the map stands the table of client sessions that production has
 //! ([`quorate_node::sessions`]): part of the replicated state, of snapshots and of what is durable.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -27,7 +28,7 @@ pub trait StateMachine: fmt::Debug {
     fn applied(&self) -> LogId;
 
     /// All contents, as a snapshot.
-    fn snapshot(&self) -> Bytes;
+    fn snapshot(&mut self) -> Bytes;
 
     /// Takes the contents of a snapshot, durably, all or nothing.
     fn restore(&mut self, snapshot: &[u8]);
@@ -46,6 +47,9 @@ pub trait StateMachine: fmt::Debug {
 
     /// A number that is equal for equal contents.
     fn digest(&self) -> u64;
+
+    /// Itself, for those who know what it is.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
 /// A command of [`KvMachine`]: every one says what was there before, which leaves a checker few
@@ -248,7 +252,7 @@ impl StateMachine for KvMachine {
         self.now.applied
     }
 
-    fn snapshot(&self) -> Bytes {
+    fn snapshot(&mut self) -> Bytes {
         let Contents { values, applied, history, sessions } = &self.now;
         let head = [applied.index.0, applied.term.0, *history, values.len() as u64];
         let pairs = values.iter().flat_map(|(key, value)| [*key, *value]);
@@ -284,6 +288,10 @@ impl StateMachine for KvMachine {
         let pairs = self.now.values.iter().flat_map(|(key, value)| [*key, *value]);
         let sessions = u64::from(crc32c(&self.now.sessions.to_form()));
         pairs.fold(mix(mix(self.now.history, self.now.applied.index.0), sessions), mix)
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
     }
 }
 
@@ -345,7 +353,7 @@ impl Contents {
 }
 
 /// One step of a rolling hash (the finaliser of SplitMix64).
-fn mix(hash: u64, word: u64) -> u64 {
+pub(crate) fn mix(hash: u64, word: u64) -> u64 {
     let mut z = (hash ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,4 +1,6 @@
 //! A workload that every crash test runs, and what a store must hold after each of its batches.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+#![allow(dead_code, reason = "not every test needs all of it")]
 
 use bytes::Bytes;
 use quorate_kv::{

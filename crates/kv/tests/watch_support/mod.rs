@@ -16,7 +16,7 @@ pub(crate) fn run_scripts<I>(
     run: impl Fn(&mut I, &str) -> String,
 ) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(folder);
-    let update = env::var_os("UPDATE_SCRIPTS").is_some();
+    let update = env::var("UPDATE_SCRIPTS").is_ok_and(|value| value == "1");
     let mut paths: Vec<_> = fs::read_dir(&folder)
         .expect("a folder")
         .map(|entry| entry.expect("a file").path())

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use quorate::{Events, Heard, Machine, Node};
 
+pub(crate) mod disk;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod store;

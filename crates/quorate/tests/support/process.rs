@@ -193,7 +193,7 @@ fn say(line: &str) {
 
 // ---- in the test's process ----
 
-/// Three processes' worth of addresses and directories.
+/// Addresses and directories for some processes, and what their clients saw.
 pub(crate) struct Cluster {
     pub(crate) scratch: Scratch,
     pub(crate) addresses: Vec<(u64, String)>,
@@ -201,9 +201,9 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let recorder = Arc::new(Recorder::new());
-        Self { scratch: Scratch::new(), addresses: addresses(3), recorder }
+        Self { scratch: Scratch::new(), addresses: addresses(count), recorder }
     }
 
     /// Starts a node, and waits until it has started.
@@ -222,7 +222,8 @@ impl Cluster {
 
     /// Starts all, each with a session.
     pub(crate) fn start_all(&self) -> Vec<Process> {
-        let processes: Vec<Process> = (1..=3).map(|id| self.start(id)).collect();
+        let processes: Vec<Process> =
+            self.addresses.iter().map(|(id, _)| self.start(*id)).collect();
         for process in &processes {
             process.open_session();
         }

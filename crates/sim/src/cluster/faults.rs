@@ -123,7 +123,7 @@ impl Cluster {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         host.config.incarnation = incarnation;
         host.storage = log;
-        host.machine = new_machine();
+        host.machine = new_machine(self.options.machine);
         host.received = None;
         host.life = 0;
         host.start_error = None;

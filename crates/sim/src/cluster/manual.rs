@@ -205,7 +205,7 @@ impl Cluster {
         self.crash(node, Crash::PowerCut);
         let Some(host) = self.hosts.get_mut(&node) else { return };
         host.storage = Box::new(MemoryStorage::new(log.clone()));
-        host.machine = super::new_machine();
+        host.machine = super::new_machine(self.options.machine);
         self.observe(node, Observed::HandMade(log));
         self.start(node);
         self.run_due();

@@ -33,6 +33,18 @@ pub struct Options {
     pub host: HostOptions,
     /// The simulated disk with the real log on it; `None` for a log in memory, as scripts have it.
     pub disk: Option<DiskOptions>,
+    /// What hosts apply entries to.
+    pub machine: MachineKind,
+}
+
+/// What hosts apply entries to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MachineKind {
+    /// A map of numbers: [`KvMachine`](crate::state_machine::KvMachine).
+    #[default]
+    Numbers,
+    /// Keys with revisions, leases and watches: [`KeyValueMachine`](crate::key_value::KeyValueMachine).
+    KeyValue,
 }
 
 /// What happens by itself.
@@ -137,6 +149,7 @@ impl Options {
             mode: Mode::Automatic,
             host: HostOptions::default(),
             disk: None,
+            machine: MachineKind::Numbers,
         }
     }
 

@@ -283,6 +283,7 @@ mod tests {
         assert_eq!(check(vec![within(vec![put("a")], vec![put("a")])]), Ok(()));
         assert_eq!(check(vec![puts("b"), delete("a", "c")]), TWICE);
         assert_eq!(check(vec![within(vec![delete("a", "c")], vec![]), put("b")]), TWICE);
+        assert_eq!(check(vec![within(vec![], vec![delete("a", "c")]), put("b")]), TWICE);
         assert_eq!(check(vec![within(vec![put("a")], vec![delete("a", "")])]), Ok(()));
         assert_eq!(check(vec![within(vec![put("a"), put("a")], vec![])]), TWICE);
         // Side by side: only a deletion that comes first is seen.

@@ -1,38 +1,36 @@
 //! The key index: for every key its revisions, and what it is now.
 //!
-//! It is in memory as a whole: an ordered map of [blocks](block::Block) of some dozens of keys each, which know how many of
-//! their keys exist. Values of what keys are now are kept as long as they fit into a budget; beyond it, the hand of a clock
-//! goes round the blocks and drops values that nobody has looked at since it came by last. What was dropped is read from
-//! the history. Which values are in memory changes nothing that anybody is told.
+//! It is in memory as a whole: keys in blocks of some dozens, which know how many of their keys exist, blocks in branches,
+//! and all branches in one root. Values of what keys are now are kept as long as they fit into a budget; what was dropped is
+//! read from the history. Which values are in memory changes nothing that anybody is told.
 
 mod block;
 mod key;
 mod key_range;
+mod loading;
+mod names;
 mod values;
 
-use core::ops::Bound;
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
-
-use crate::index::block::{BLOCK_KEYS_MAX, BLOCK_KEYS_MIN, Block};
+use crate::index::block::Block;
 pub(crate) use crate::index::key::{Key, Step};
 pub(crate) use crate::index::key_range::KeyRange;
-use crate::index::values::Values;
-use crate::record::{Place, PutRef, RecordRef};
+pub(crate) use crate::index::loading::Loading;
+use crate::index::names::Names;
+use crate::index::values::{Values, alone};
+use crate::record::{Place, PutRef};
 use crate::{KeyValue, LeaseId};
 
-/// All keys.
+/// Blocks, by a name that is not larger than their first key. The first of them also has whatever is lower.
+type Branch = Names<Block>;
+
+/// All keys. There are no empty blocks, and no empty branches.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// By a name that is at most their first key, and larger than the last one of the block before. There is always one
-    /// with the empty name.
-    blocks: BTreeMap<Box<[u8]>, Block>,
+    /// Branches in the same way.
+    root: Names<Branch>,
     keys: usize,
     values: Values,
     values_bytes_max: usize,
-    /// The block that the clock's hand has seen last.
-    hand: Box<[u8]>,
 }
 
 /// A count of keys, as far as it has come.
@@ -43,30 +41,18 @@ pub(crate) struct Count {
     pub(crate) after: Option<Box<[u8]>>,
 }
 
-/// A key with its value, one behind the other in the same bytes.
-pub(crate) fn pair_bytes(key: &[u8], value: &[u8]) -> Bytes {
-    let mut pair = Vec::with_capacity(key.len() + value.len());
-    pair.extend_from_slice(key);
-    pair.extend_from_slice(value);
-    Bytes::from(pair)
-}
-
-const FIRST: &str = "the first block takes whatever is lower than the others";
-
-fn up_to(key: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    (Bound::Unbounded, Bound::Included(key))
-}
-
-/// The block that has a key, or would have it.
-fn block_mut<'a>(blocks: &'a mut BTreeMap<Box<[u8]>, Block>, key: &[u8]) -> &'a mut Block {
-    blocks.range_mut::<[u8], _>(up_to(key)).next_back().expect(FIRST).1
+/// The block that has a key or would have it, unless there is none at all.
+fn block_mut<'a>(root: &'a mut Names<Branch>, key: &[u8]) -> Option<&'a mut Block> {
+    if root.is_empty() {
+        return None;
+    }
+    let branch = root.get_mut(root.part_of(key));
+    Some(branch.get_mut(branch.part_of(key)))
 }
 
 impl Index {
     pub(crate) fn new(values_bytes_max: usize) -> Self {
-        let blocks = BTreeMap::from([(Box::default(), Block::default())]);
-        let values = Values::default();
-        Self { blocks, keys: 0, values, values_bytes_max, hand: Box::default() }
+        Self { root: Names::default(), keys: 0, values: Values::default(), values_bytes_max }
     }
 
     /// Keys, deleted ones that are not forgotten among them.
@@ -78,13 +64,16 @@ impl Index {
         self.values.bytes()
     }
 
-    /// The block that has a key, or would have it.
-    fn block_of(&self, key: &[u8]) -> &Block {
-        self.blocks.range::<[u8], _>(up_to(key)).next_back().expect(FIRST).1
+    pub(crate) const fn values_bytes_max(&self) -> usize {
+        self.values_bytes_max
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Key> {
-        let block = self.block_of(key);
+        if self.root.is_empty() {
+            return None;
+        }
+        let branch = self.root.get(self.root.part_of(key));
+        let block = branch.get(branch.part_of(key));
         block.search(key).ok().map(|at| block.key(at))
     }
 
@@ -95,23 +84,27 @@ impl Index {
 
     /// The pair as it is now, if its value is in memory.
     pub(crate) fn now(&self, name: &[u8], key: &Key) -> Option<KeyValue> {
-        let pair = self.values.get(key.value)?;
+        let pair = self.values.get(key.value, key.last().place())?;
         Some(key.pair(pair.slice(..name.len()), pair.slice(name.len()..)))
     }
 
-    fn overlapping<'a>(&'a self, range: KeyRange<'a>) -> impl Iterator<Item = &'a Block> {
-        let blocks = (!range.is_empty()).then(|| {
-            let first = match range.start {
-                Bound::Included(start) | Bound::Excluded(start) => {
-                    let (name, _) =
-                        self.blocks.range::<[u8], _>(up_to(start)).next_back().expect(FIRST);
-                    Bound::Included(&**name)
-                }
-                Bound::Unbounded => Bound::Unbounded,
-            };
-            self.blocks.range::<[u8], _>((first, range.end))
-        });
-        blocks.into_iter().flatten().map(|(_, block)| block)
+    /// The blocks that a range may have keys in, each with those that are in it.
+    fn blocks<'a>(
+        &'a self,
+        range: KeyRange<'a>,
+    ) -> impl Iterator<Item = (&'a Block, core::ops::Range<usize>)> {
+        let branches = if range.is_empty() { 0..0 } else { self.root.parts_of(&range) };
+        branches.clone().flat_map(move |branch_at| {
+            let branch = self.root.get(branch_at);
+            let is_edge = branch_at == branches.start || branch_at + 1 == branches.end;
+            let blocks = if is_edge { branch.parts_of(&range) } else { 0..branch.len() };
+            blocks.clone().map(move |at| {
+                let block = branch.get(at);
+                // What is between the first and the last one is in the range as a whole.
+                let is_edge = is_edge && (at == blocks.start || at + 1 == blocks.end);
+                (block, if is_edge { block.span(&range) } else { 0..block.len() })
+            })
+        })
     }
 
     /// Keys in order, deleted ones too.
@@ -119,7 +112,7 @@ impl Index {
         &'a self,
         range: KeyRange<'a>,
     ) -> impl Iterator<Item = (&'a [u8], &'a Key)> {
-        self.overlapping(range).flat_map(move |block| block.slice(block.span(&range)))
+        self.blocks(range).flat_map(|(block, span)| block.slice(span))
     }
 
     /// Counts the keys of a range that existed at a revision. Looks at about `keys_max` of them, blocks that need no look
@@ -127,8 +120,7 @@ impl Index {
     pub(crate) fn count(&self, range: KeyRange<'_>, revision: i64, keys_max: usize) -> Count {
         let mut count = 0;
         let mut looked = 0;
-        for block in self.overlapping(range) {
-            let span = block.span(&range);
+        for (block, span) in self.blocks(range) {
             let Some(last) = span.clone().last() else { continue };
             let live = if span.len() == block.len() && block.newest() <= revision {
                 looked += 1;
@@ -154,122 +146,119 @@ impl Index {
         place: Place,
     ) -> (KeyValue, Option<LeaseId>) {
         // Copied, so that it holds no more memory than its own.
-        let pair = pair_bytes(name, value);
+        let pair = self.values.pair(name, value);
+        let slot = self.values.hold(pair.clone(), name, place);
+        let pair = (pair.slice(..name.len()), pair.slice(name.len()..));
         let put = |create_revision, version| PutRef { create_revision, version, lease, value };
-        let block = block_mut(&mut self.blocks, name);
-        let values = &mut self.values;
-        match block.search(name) {
-            Ok(at) => block.change(at, |key| {
+        let block = block_mut(&mut self.root, name);
+        let found = block.map(|block| (block.search(name), block));
+        if let Some((Ok(at), block)) = found {
+            let values = &mut self.values;
+            return block.change(at, |key| {
                 let former = key.lease();
                 let put = if key.is_live() {
                     put(key.create_revision(), key.version() + 1)
                 } else {
                     put(place.revision, 1)
                 };
+                values.forget(key.value, key.last().place());
                 key.put_again(&put, place);
-                key.value = values.hold(key.value, pair.clone());
-                (key.pair(pair.slice(..name.len()), pair.slice(name.len()..)), former)
-            }),
-            Err(at) => {
-                let mut key = Key::put(&put(place.revision, 1), place);
-                key.value = values.hold(key.value, pair.clone());
-                let kv = key.pair(pair.slice(..name.len()), pair.slice(name.len()..));
-                self.insert(at, name, key);
-                (kv, None)
-            }
+                key.value = slot;
+                (key.pair(pair.0, pair.1), former)
+            });
         }
+        let mut key = Key::put(&put(place.revision, 1), place);
+        key.value = slot;
+        let kv = key.pair(pair.0, pair.1);
+        self.insert(name, key);
+        (kv, None)
     }
 
     /// A key is deleted; it is known. Gives back the lease that it had.
     pub(crate) fn delete(&mut self, name: &[u8], place: Place) -> Option<LeaseId> {
-        let block = block_mut(&mut self.blocks, name);
+        let block = block_mut(&mut self.root, name)?;
         let at = block.search(name).ok()?;
         let values = &mut self.values;
         block.change(at, |key| {
             let former = key.lease();
+            values.forget(key.value, key.last().place());
             key.delete(place);
-            values.drop(core::mem::take(&mut key.value));
             former
         })
     }
 
-    /// Puts a new key into its block, where it belongs.
-    fn insert(&mut self, at: usize, name: &[u8], key: Key) {
+    /// Puts a new key where it belongs.
+    fn insert(&mut self, name: &[u8], key: Key) {
         self.keys += 1;
-        let block = block_mut(&mut self.blocks, name);
+        if self.root.is_empty() {
+            let mut branch = Branch::default();
+            branch.insert(0, name, Block::new(name, key));
+            return self.root.insert(0, name, branch);
+        }
+        let branch_at = self.root.part_of(name);
+        let branch = self.root.get_mut(branch_at);
+        let block_at = branch.part_of(name);
+        let block = branch.get_mut(block_at);
+        let at = block.search(name).unwrap_or_else(|at| at);
         if !block.is_full() {
             return block.insert(at, name, key);
         }
-        if at == block.len() {
+        let next = if at == block.len() {
             // Keys often come in their order: so that blocks are full then, and not half full.
-            let mut next = Block::default();
-            next.insert(0, name, key);
-            self.blocks.insert(name.into(), next);
-            return;
+            Block::new(name, key)
+        } else {
+            let middle = block.len() / 2;
+            let mut next = block.split(middle);
+            match at.checked_sub(middle) {
+                Some(at @ 1..) => next.insert(at, name, key),
+                _ => block.insert(at, name, key),
+            }
+            next
+        };
+        branch.insert(block_at + 1, next.name(0).to_owned().as_slice(), next);
+        if branch.is_full() {
+            let middle =
+                if block_at + 2 == branch.len() { branch.len() - 1 } else { branch.len() / 2 };
+            let next = branch.split(middle);
+            let name = next.name(0).to_owned();
+            self.root.insert(branch_at + 1, &name, next);
         }
-        let middle = block.len() / 2;
-        let mut second = block.split(middle);
-        match at.checked_sub(middle) {
-            Some(at @ 1..) => second.insert(at, name, key),
-            _ => block.insert(at, name, key),
-        }
-        self.blocks.insert(second.name(0).into(), second);
     }
 
-    /// Takes in a record of the history, from the newest to the oldest; [`loaded`](Self::loaded) ends that. Values are kept
-    /// until the budget is used up: those that were put last.
-    pub(crate) fn load(&mut self, place: Place, record: &RecordRef<'_>) {
-        let name = record.key;
-        let block = block_mut(&mut self.blocks, name);
-        match (block.search(name), &record.put) {
-            (Ok(at), put) => {
-                let step = Step::new(place, put.is_none());
-                block.change(at, |key| key.push_earlier(step));
-            }
-            (Err(at), None) => self.insert(at, name, Key::deleted(place)),
-            (Err(at), Some(put)) => {
-                let mut key = Key::put(put, place);
-                let size = Values::size(record.pair.len());
-                if self.values.bytes() + size <= self.values_bytes_max {
-                    key.value = self.values.hold(key.value, Bytes::copy_from_slice(record.pair));
-                }
-                self.insert(at, name, key);
-            }
+    /// Takes in a change that is older than all that are known of its key, with the pair if there is one and it may be held.
+    fn load(&mut self, place: Place, name: &[u8], put: Option<&PutRef<'_>>, pair: Option<&[u8]>) {
+        if let Some(block) = block_mut(&mut self.root, name)
+            && let Ok(at) = block.search(name)
+        {
+            let step = Step::new(place, put.is_none());
+            return block.change(at, |key| key.push_earlier(step));
         }
+        let mut key = put.map_or_else(|| Key::deleted(place), |put| Key::put(put, place));
+        if let Some(pair) = pair.filter(|_| key.is_live()) {
+            key.value = self.values.hold_first(pair, name, place, self.values_bytes_max);
+        }
+        self.insert(name, key);
     }
 
     /// The history was taken in.
-    pub(crate) fn loaded(&mut self) {
-        self.blocks.values_mut().flat_map(Block::keys_mut).for_each(Key::turn_round);
+    fn loaded(&mut self) {
+        let blocks = self.root.iter_mut().flat_map(Names::iter_mut);
+        blocks.flat_map(Block::keys_mut).for_each(Key::turn_round);
     }
 
     /// Drops values until they fit into the budget.
     pub(crate) fn keep_within_budget(&mut self) {
-        let mut rounds = 0;
         while self.values.bytes() > self.values_bytes_max {
-            let bounds = (Bound::Excluded(&*self.hand), Bound::Unbounded);
-            let mut next = self.blocks.range_mut::<[u8], _>(bounds);
-            let (name, block) = match next.next() {
-                Some(next) => next,
-                None => {
-                    rounds += 1;
-                    // Whatever was touched was passed once, so the second time round there is something.
-                    debug_assert!(rounds < 4, "values that are counted and cannot be found");
-                    if rounds >= 4 {
-                        return;
-                    }
-                    self.blocks.iter_mut().next().expect("there is always a first block")
-                }
-            };
-            for key in block.keys_mut() {
-                if !self.values.pass(key.value) {
-                    self.values.drop(core::mem::take(&mut key.value));
-                }
-                if self.values.bytes() <= self.values_bytes_max {
-                    break;
-                }
+            let Some(held) = self.values.take_first() else { continue };
+            let (name, value) = held.pair.split_at(held.key_bytes as usize);
+            let Some(block) = block_mut(&mut self.root, name) else { continue };
+            let Ok(at) = block.search(name) else { continue };
+            if block.key(at).last().place() == held.place {
+                // It was looked at, and is the value still.
+                let pair = alone(name, value);
+                let slot = self.values.hold(pair, name, held.place);
+                block.change(at, |key| key.value = slot);
             }
-            self.hand.clone_from(name);
         }
     }
 
@@ -284,35 +273,44 @@ impl Index {
     ) -> Option<Box<[u8]>> {
         let mut looked = 0;
         while looked < keys_max {
-            // It may be a block that was joined with another one since.
-            let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let (name, block) =
-                self.blocks.range_mut::<[u8], _>((from, Bound::Unbounded)).next()?;
+            let (branch_at, block_at) = self.block_after(after.as_deref())?;
+            let branch = self.root.get_mut(branch_at);
+            let block = branch.get_mut(block_at);
             let before = block.len();
-            looked += before + 1;
+            looked += before;
+            after = Some(block.name(before - 1).into());
             block.retain(|key| !key.prune(revision, forgotten));
             self.keys -= before - block.len();
-            let name = name.clone();
-            if block.len() < BLOCK_KEYS_MIN && !name.is_empty() {
-                self.join(&name);
+            if block.is_empty() {
+                branch.remove(block_at);
+            } else if let Some(before_at) = block_at.checked_sub(1)
+                && branch.get(block_at).should_join(branch.get(before_at))
+            {
+                let block = branch.remove(block_at);
+                branch.get_mut(before_at).join(block);
             }
-            after = Some(name);
+            if branch.is_empty() {
+                self.root.remove(branch_at);
+            }
         }
         after
     }
 
-    /// Joins a block that has become small with the one before it, if that leaves room.
-    fn join(&mut self, name: &[u8]) {
-        let lower = (Bound::Unbounded, Bound::Excluded(name));
-        let (_, before) = self.blocks.range::<[u8], _>(lower).next_back().expect(FIRST);
-        if before.len() + self.blocks[name].len() > BLOCK_KEYS_MAX * 3 / 4 {
-            return;
+    /// Where the block is that has the next key.
+    fn block_after(&self, key: Option<&[u8]>) -> Option<(usize, usize)> {
+        let Some(key) = key else { return (!self.root.is_empty()).then_some((0, 0)) };
+        if self.root.is_empty() {
+            return None;
         }
-        let Some(block) = self.blocks.remove(name) else { return };
-        if let Some((_, before)) = self.blocks.range_mut::<[u8], _>(lower).next_back()
-            && !block.is_empty()
-        {
-            before.join(block);
+        let branch_at = self.root.part_of(key);
+        let branch = self.root.get(branch_at);
+        let block_at = branch.part_of(key);
+        let block = branch.get(block_at);
+        match () {
+            () if block.name(block.len() - 1) > key => Some((branch_at, block_at)),
+            () if block_at + 1 < branch.len() => Some((branch_at, block_at + 1)),
+            () if branch_at + 1 < self.root.len() => Some((branch_at + 1, 0)),
+            () => None,
         }
     }
 }

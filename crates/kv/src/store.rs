@@ -9,7 +9,7 @@ use redb::StorageBackend;
 
 use crate::disk::{Disk, DiskError, DiskView};
 use crate::flush::Flush;
-use crate::index::Index;
+use crate::index::{Index, Loading};
 use crate::meta::{self, Meta};
 use crate::range::Failure;
 use crate::reader::Reader;
@@ -400,19 +400,19 @@ fn load(view: &DiskView, config: StoreConfig) -> Result<(State, Opened), DiskErr
 fn load_history(view: &DiskView, state: &mut State) -> Result<(), DiskError> {
     let mut bad = None;
     let revision = state.revision;
-    let index = &mut state.index;
+    let mut index = Loading::new(state.index.values_bytes_max());
     view.scan_back(|place: Place, record| {
         if place.revision > revision {
             bad = Some(format!("revision {} beyond the current {revision}", place.revision));
             return false;
         }
-        index.load(place, &record);
+        index.push(place, &record);
         true
     })?;
     if let Some(what) = bad {
         return Err(DiskError::Content { what });
     }
-    index.loaded();
+    let index = index.finish();
     let leased: Vec<_> = index
         .range(crate::index::KeyRange::all())
         .filter_map(|(key, entry)| Some((bytes::Bytes::copy_from_slice(key), entry.lease()?)))
@@ -422,5 +422,6 @@ fn load_history(view: &DiskView, state: &mut State) -> Result<(), DiskError> {
             |_| DiskError::Content { what: format!("key {key:?} has no lease {}", lease.0) };
         state.leases.attach(&key, lease).map_err(unknown)?;
     }
+    state.index = index;
     Ok(())
 }

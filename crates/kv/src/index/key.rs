@@ -27,21 +27,9 @@ impl Step {
     }
 }
 
-/// Where the value of a key is among those in memory, if it is there.
+/// Where the value of a key may be among those in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Slot(u32);
-
-impl Slot {
-    /// 0 is none, so that it takes no more than the number.
-    pub(super) fn of(at: usize) -> Self {
-        let number = u32::try_from(at + 1).expect("memory does not hold so many values");
-        Self(number)
-    }
-
-    pub(super) const fn at(self) -> Option<usize> {
-        (self.0 as usize).checked_sub(1)
-    }
-}
+pub(super) struct Slot(pub(super) u32);
 
 /// A key: its last revision, what it is now, and whatever else most keys do not have. Millions of these are in memory.
 #[derive(Debug)]

@@ -1,29 +1,48 @@
 //! Pairs in memory, under a budget.
+//!
+//! They are in a ring, in the order in which they came. What is over the budget goes from its beginning; a pair that was
+//! looked at goes to the end instead. A key knows where in the ring its pair is, and the ring which revision that pair is
+//! of: if it is not the key's last one, then the pair is gone, or an old one that will go when its turn comes. So dropping a
+//! pair needs no look at its key.
+//!
+//! Small pairs share pieces of memory with those that came just before, and will go together with them. One that stays gets
+//! memory of its own.
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::key::Slot;
+use crate::record::Place;
 
-/// What a pair takes in memory besides its bytes: its place here, what counts its users, and what the allocator adds.
-pub(super) const VALUE_OVERHEAD_BYTES: usize = 88;
+/// What a pair takes in memory besides its bytes.
+pub(super) const VALUE_OVERHEAD_BYTES: usize = 80;
+/// Memory that small pairs share.
+const PIECE_BYTES: usize = 4096;
 
-/// Keys with their values, one behind the other in the same bytes, so that whoever is told a pair is given both without a
-/// copy.
 #[derive(Debug, Default)]
 pub(super) struct Values {
-    held: Vec<Held>,
-    free: Vec<Slot>,
+    ring: VecDeque<Held>,
+    /// The number of the first one.
+    first: u32,
     bytes: usize,
+    piece: BytesMut,
 }
 
-#[derive(Debug, Default)]
-struct Held {
-    /// Empty if the place is free: no key is.
-    pair: Bytes,
-    /// Somebody has looked at it since the clock's hand came by.
+/// A key with its value, one behind the other in the same bytes, so that whoever is told the pair is given both without a
+/// copy.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) pair: Bytes,
+    pub(super) key_bytes: u32,
+    /// Somebody has looked at it since it came, or came once more.
     touched: AtomicBool,
+    pub(super) place: Place,
+}
+
+const fn size(pair: &[u8]) -> usize {
+    pair.len() + VALUE_OVERHEAD_BYTES
 }
 
 impl Values {
@@ -32,51 +51,90 @@ impl Values {
         self.bytes
     }
 
-    /// What a pair of so many bytes counts.
-    pub(super) const fn size(pair_bytes: usize) -> usize {
-        pair_bytes + VALUE_OVERHEAD_BYTES
-    }
-
-    /// Holds a pair, in the place of another one if there is one.
-    pub(super) fn hold(&mut self, slot: Slot, pair: Bytes) -> Slot {
-        debug_assert!(!pair.is_empty(), "no key is empty");
-        self.bytes += Self::size(pair.len());
-        if let Some(at) = slot.at() {
-            let old = core::mem::replace(&mut self.held[at].pair, pair);
-            self.bytes -= Self::size(old.len());
-            return slot;
+    /// Bytes for a pair, filled with it.
+    pub(super) fn pair(&mut self, key: &[u8], value: &[u8]) -> Bytes {
+        let length = key.len() + value.len();
+        if length > PIECE_BYTES / 4 {
+            return alone(key, value);
         }
-        let held = Held { pair, touched: AtomicBool::new(false) };
-        match self.free.pop() {
-            Some(slot) => {
-                self.held[slot.at().expect("free places are places")] = held;
-                slot
-            }
-            None => {
-                self.held.push(held);
-                Slot::of(self.held.len() - 1)
-            }
+        if self.piece.capacity() < length {
+            self.piece = BytesMut::with_capacity(PIECE_BYTES);
         }
+        self.piece.extend_from_slice(key);
+        self.piece.extend_from_slice(value);
+        self.piece.split().freeze()
     }
 
-    pub(super) fn drop(&mut self, slot: Slot) {
-        let Some(at) = slot.at() else { return };
-        let old = core::mem::take(&mut self.held[at].pair);
-        self.bytes -= Self::size(old.len());
-        self.free.push(slot);
+    fn held(pair: Bytes, key: &[u8], place: Place) -> Held {
+        let key_bytes = u32::try_from(key.len()).expect("a command is far smaller than 4 GiB");
+        Held { pair, key_bytes, touched: AtomicBool::new(false), place }
     }
 
-    /// The pair, which is thereby looked at.
-    pub(super) fn get(&self, slot: Slot) -> Option<&Bytes> {
-        let held = &self.held[slot.at()?];
+    /// Holds a pair, behind all others.
+    pub(super) fn hold(&mut self, pair: Bytes, key: &[u8], place: Place) -> Slot {
+        self.bytes += size(&pair);
+        self.ring.push_back(Self::held(pair, key, place));
+        Slot(self.first.wrapping_add(self.ring.len() as u32 - 1))
+    }
+
+    /// Holds a pair before all others, if that leaves the whole within so many bytes.
+    pub(super) fn hold_first(
+        &mut self,
+        pair: &[u8],
+        key: &[u8],
+        place: Place,
+        bytes_max: usize,
+    ) -> Slot {
+        if self.bytes + size(pair) > bytes_max {
+            return Slot::default();
+        }
+        self.bytes += size(pair);
+        let pair = self.pair(pair, &[]);
+        self.ring.push_front(Self::held(pair, key, place));
+        self.first = self.first.wrapping_sub(1);
+        Slot(self.first)
+    }
+
+    fn find(&self, slot: Slot, place: Place) -> Option<&Held> {
+        let at = slot.0.wrapping_sub(self.first);
+        self.ring.get(at as usize).filter(|held| held.place == place)
+    }
+
+    /// The pair that was put at a place, if it is here; thereby it is looked at.
+    pub(super) fn get(&self, slot: Slot, place: Place) -> Option<&Bytes> {
+        let held = self.find(slot, place)?;
         if !held.touched.load(Relaxed) {
             held.touched.store(true, Relaxed);
         }
         Some(&held.pair)
     }
 
-    /// The clock's hand comes by. Whether somebody had looked at it since the last time.
-    pub(super) fn pass(&mut self, slot: Slot) -> bool {
-        slot.at().is_some_and(|at| core::mem::take(self.held[at].touched.get_mut()))
+    /// A pair is not needed any more. Small ones go when their turn comes: the memory that they share is not free before.
+    pub(super) fn forget(&mut self, slot: Slot, place: Place) {
+        let at = slot.0.wrapping_sub(self.first);
+        let held = self.ring.get_mut(at as usize).filter(|held| held.place == place);
+        if let Some(held) = held
+            && held.pair.len() > PIECE_BYTES / 4
+        {
+            let pair = core::mem::take(&mut held.pair);
+            self.bytes -= pair.len();
+            *held.touched.get_mut() = false;
+        }
     }
+
+    /// Takes the first one out; if it was looked at, it may come once more.
+    pub(super) fn take_first(&mut self) -> Option<Held> {
+        let mut held = self.ring.pop_front()?;
+        self.first = self.first.wrapping_add(1);
+        self.bytes -= size(&held.pair);
+        held.touched.get_mut().then_some(held)
+    }
+}
+
+/// A pair in memory that it does not share.
+pub(super) fn alone(key: &[u8], value: &[u8]) -> Bytes {
+    let mut pair = Vec::with_capacity(key.len() + value.len());
+    pair.extend_from_slice(key);
+    pair.extend_from_slice(value);
+    Bytes::from(pair)
 }

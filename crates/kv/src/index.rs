@@ -215,12 +215,20 @@ impl Index {
             }
             next
         };
+        // The first one may hold keys that are lower than its name, and so may the next one now.
+        let first = branch.get(block_at).name(0).to_owned();
+        if first[..] < *branch.name(block_at) {
+            branch.rename(block_at, &first);
+        }
         branch.insert(block_at + 1, next.name(0).to_owned().as_slice(), next);
         if branch.is_full() {
             let middle =
                 if block_at + 2 == branch.len() { branch.len() - 1 } else { branch.len() / 2 };
             let next = branch.split(middle);
-            let name = next.name(0).to_owned();
+            let (first, name) = (branch.name(0).to_owned(), next.name(0).to_owned());
+            if first[..] < *self.root.name(branch_at) {
+                self.root.rename(branch_at, &first);
+            }
             self.root.insert(branch_at + 1, &name, next);
         }
     }

@@ -224,6 +224,16 @@ impl<T> Names<T> {
         }
     }
 
+    /// Gives another name to one. It is between its neighbours.
+    pub(super) fn rename(&mut self, at: usize, name: &[u8]) {
+        let mut bytes = core::mem::take(&mut self.bytes);
+        let mut entries = core::mem::take(&mut self.entries);
+        let number = |length| u32::try_from(length).expect("names are far below 4 GiB");
+        (entries[at].from, entries[at].length) = (number(bytes.len()), number(name.len()));
+        bytes.extend_from_slice(name);
+        *self = Self::of(entries, &bytes);
+    }
+
     /// Takes one out.
     pub(super) fn remove(&mut self, at: usize) -> T {
         let bytes = core::mem::take(&mut self.bytes);

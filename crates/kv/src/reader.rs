@@ -455,3 +455,6 @@ impl RangeStream {
         RangePart { end: Some(RangeEnd { revision, more, count }), ..part }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,6 +107,11 @@ impl World {
                 };
             }
             "hash" => return self.hash(rest),
+            "hash_all" => {
+                let hash = self.store.reader().hash().unwrap();
+                assert_eq!(hash, self.other.reader().hash().unwrap(), "on all replicas");
+                return format!("{:08x} @{}\n", hash.hash, hash.revision.0);
+            }
             _ => return self.apply(line),
         }
         String::new()

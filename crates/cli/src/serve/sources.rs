@@ -233,6 +233,13 @@ fn take(values: &mut Values, flag: &'static Flag, key: &str, node: &Yaml) -> Res
                 .or_else(|| go::nanoseconds(node.as_str()?))
                 .ok_or_else(|| wrong("nanoseconds, or a span of time such as 100ms"))?,
         ),
+        Kind::Urls | Kind::OneOf(_) => {
+            let text = text(node).ok_or_else(|| wanted_text(key))?;
+            if text.is_empty() {
+                return Ok(());
+            }
+            Value::parse(flag.kind, &text).map_err(|why| format!("{key}: {why}"))?
+        }
         Kind::Gates => {
             let text = scalar(node).ok_or_else(|| wanted_text(key))?;
             Value::parse(Kind::Gates, &text).map_err(|why| format!("{key}: {why}"))?

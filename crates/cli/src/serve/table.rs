@@ -38,6 +38,10 @@ pub(crate) enum Kind {
     },
     /// A span of time, `100ms` or `5m`; nanoseconds in the configuration file.
     Duration,
+    /// URLs with commas between.
+    Urls,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
     /// Names of features that are switched on and off: `A=true,B=false`.
     Gates,
 }
@@ -128,7 +132,7 @@ macro_rules! flags {
 }
 
 use Fate::{Moot, Refused, Used, Warned};
-use Kind::{Bool, Duration, Gates, Text};
+use Kind::{Bool, Duration, Gates, OneOf, Text, Urls};
 
 flags! {
     Member {
@@ -139,9 +143,9 @@ flags! {
         "heartbeat-interval" U32, "100", Used, "Milliseconds between heartbeats of the leader.";
         "election-timeout" U32, "1000", Used, "Milliseconds without a heartbeat before an election.";
         "initial-election-tick-advance" Bool, "true", Moot, "Has no effect: a start never waits longer than an election.";
-        "listen-peer-urls" Text, "http://localhost:2380", Used, "Where to listen for other members.";
-        "listen-client-urls" Text, "http://localhost:2379", Used, "Where to listen for clients.";
-        "listen-client-http-urls" Text, "", Used, "Where to serve /health, /metrics and the like; the client URLs carry only gRPC then.";
+        "listen-peer-urls" Urls, "http://localhost:2380", Used, "Where to listen for other members.";
+        "listen-client-urls" Urls, "http://localhost:2379", Used, "Where to listen for clients.";
+        "listen-client-http-urls" Urls, "", Used, "Where to serve /health, /metrics and the like; the client URLs carry only gRPC then.";
         "max-wals" U63, "5", Moot, "Has no effect: files of the log are recycled.";
         "memory-mlock" Bool, "false", Warned("memory is not locked"), "Keep the process in memory.";
         "quota-backend-bytes" I64, "0", Used, "Size of the data that raises the NOSPACE alarm; 0: 2 GiB, negative: none.";
@@ -162,11 +166,11 @@ flags! {
         "feature-gates" Gates, "", Used, "Features to switch on or off: Name=true,Other=false.";
     }
     Clustering {
-        "initial-advertise-peer-urls" Text, "http://localhost:2380", Used, "Where other members reach this one.";
+        "initial-advertise-peer-urls" Urls, "http://localhost:2380", Used, "Where other members reach this one.";
         "initial-cluster" Text, "", Used, "The members at the start: name=url,name=url.";
-        "initial-cluster-state" Text, "new", Used, "new, or existing to join a cluster that has added this member.";
+        "initial-cluster-state" OneOf(&["new", "existing"]), "new", Used, "new, or existing to join a cluster that has added this member.";
         "initial-cluster-token" Text, "etcd-cluster", Used, "A word that tells this cluster from others.";
-        "advertise-client-urls" Text, "http://localhost:2379", Used, "Where clients reach this member.";
+        "advertise-client-urls" Urls, "http://localhost:2379", Used, "Where clients reach this member.";
         "discovery" Text, "", NO_DISCOVERY, "Not supported.";
         "discovery-token" Text, "", NO_DISCOVERY, "Not supported.";
         "discovery-endpoints" Text, "", NO_DISCOVERY, "Not supported.";
@@ -224,14 +228,14 @@ flags! {
     }
     Monitoring {
         "enable-pprof" Bool, "false", Refused("there are no profiles of a Go runtime here; use perf"), "Not supported.";
-        "metrics" Text, "basic", Used, "basic, or extensive to have the durations of all calls.";
-        "listen-metrics-urls" Text, "", Used, "Where to serve only /metrics, /health, /livez and /readyz, besides the client URLs.";
+        "metrics" OneOf(&["basic", "extensive"]), "basic", Used, "basic, or extensive to have the durations of all calls.";
+        "listen-metrics-urls" Urls, "", Used, "Where to serve only /metrics, /health, /livez and /readyz, besides the client URLs.";
     }
     Logging {
-        "logger" Text, "zap", Used, "The form of log lines; there is only zap.";
+        "logger" OneOf(&["zap"]), "zap", Used, "The form of log lines; there is only zap.";
         "log-outputs" Text, "default", Used, "Where log lines go: default, stderr, stdout, files.";
         "log-level" Text, "info", Used, "debug, info, warn, error, panic or fatal.";
-        "log-format" Text, "json", Used, "json or console.";
+        "log-format" OneOf(&["json", "console"]), "json", Used, "json or console.";
         "enable-log-rotation" Bool, "false", Refused("log files are not rotated; use logrotate with copytruncate"), "Not supported.";
         "log-rotation-config-json" Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", Moot, "Has no effect without --enable-log-rotation.";
         "warning-unary-request-duration" Duration, "300ms", Used, "How long a request may take before it is logged.";

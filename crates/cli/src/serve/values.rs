@@ -5,12 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::table::{FLAGS, Fate, Flag, GATES, Kind, Meaning, Stage, find, renamed};
+use super::url::Url;
 use crate::go;
 
 /// The value of a flag.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Value {
-    /// Of [`Kind::Text`].
+    /// Of [`Kind::Text`], [`Kind::Urls`] and [`Kind::OneOf`].
     Text(String),
     /// Of [`Kind::Bool`].
     Bool(bool),
@@ -51,6 +52,16 @@ impl Value {
                     .ok_or_else(|| BadValue("value out of range".to_owned()))
             }
             Kind::Duration => go::nanoseconds(text).map(Self::Duration).ok_or_else(parse_error),
+            Kind::Urls => {
+                for url in text.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+                    Url::parse(url).map_err(|why| BadValue(why.to_string()))?;
+                }
+                Ok(Self::Text(text.to_owned()))
+            }
+            Kind::OneOf(words) if words.contains(&text) => Ok(Self::Text(text.to_owned())),
+            Kind::OneOf(words) => {
+                Err(BadValue(format!("invalid value {text:?}, possible: {}", words.join(", "))))
+            }
             Kind::Gates => parse_gates(text).map(Self::Gates),
         }
     }
@@ -187,7 +198,7 @@ impl Values {
         self.source(name) != Source::Default
     }
 
-    /// The value of a flag of [`Kind::Text`].
+    /// The value of a flag that is a text.
     pub(crate) fn text(&self, name: &str) -> &str {
         match self.value(name) {
             Value::Text(text) => text,
@@ -198,6 +209,12 @@ impl Values {
     /// The value of a flag of [`Kind::Text`] that is a list with commas.
     pub(crate) fn list(&self, name: &str) -> Vec<&str> {
         self.text(name).split(',').map(str::trim).filter(|part| !part.is_empty()).collect()
+    }
+
+    /// The value of a flag of [`Kind::Urls`].
+    pub(crate) fn urls(&self, name: &str) -> Vec<Url> {
+        let parse = |url| Url::parse(url).expect("checked when it was set");
+        self.list(name).into_iter().map(parse).collect()
     }
 
     /// The value of a flag of [`Kind::Bool`].

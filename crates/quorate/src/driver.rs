@@ -684,6 +684,7 @@ impl Driver {
         let _ = shared.stopped.set(why.clone());
         shared.forget_log();
         network.close().await;
+        shared.asks.close();
         shared.inbox.close();
         // Whoever waits is told that nobody answers, and asks why.
         drop(state.replies);

@@ -197,6 +197,7 @@
 //! * Transactions over several clusters, and sharding.
 //! * Repair of a damaged log from peers: replace the node.
 
+mod asks;
 mod builder;
 mod clock;
 mod codec;
@@ -226,6 +227,7 @@ mod snapshot_file;
 mod snapshots;
 pub mod testing;
 
+pub use asks::AskError;
 pub use builder::{Apply, Builder, Tuning};
 pub use codec::{Codec, CodecError, Raw};
 pub use committed::{Committed, CommittedCommand, CommittedError};

@@ -193,7 +193,7 @@ impl Leader {
         let (index, membership) = common.configurations.latest();
         let membership = membership.clone();
         let committed = index <= common.commit_index;
-        if committed && membership.is_joint() {
+        if committed && membership.is_joint() && !self.has_told_to_campaign() {
             // §6: once C_old,new has committed, it is safe to make C_new.
             let at = self.append_change(common, membership.leave());
             if let Some(pending) = &mut self.pending_change {
@@ -234,7 +234,7 @@ impl Leader {
     /// Binds the members that were heard from to the data directories that they spoke from, in an
     /// entry that changes no quorum, so the rule of one change at a time is not about it.
     fn bind_incarnations(&mut self, common: &mut Common) {
-        if !self.bind_wanted {
+        if !self.bind_wanted || self.transfer.is_some() {
             return;
         }
         self.bind_wanted = false;

@@ -47,6 +47,11 @@ impl Leader {
         }
     }
 
+    /// Whether the target was told: an entry appended now would be one that it lacks, and that others may have.
+    pub(crate) fn has_told_to_campaign(&self) -> bool {
+        self.transfer.is_some_and(|transfer| transfer.told)
+    }
+
     /// From here on the target may be elected while a lease would still run, so there is none for
     /// the rest of the term, even if the transfer comes to nothing.
     pub(crate) fn tell_to_campaign(&mut self, common: &mut Common, to: NodeId) {

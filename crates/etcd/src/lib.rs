@@ -1,0 +1,3 @@
+//! The etcd v3 API, served by a key-value store that Raft replicates.
+
+pub mod proto;

@@ -1,3 +1,4 @@
 //! The etcd v3 API, served by a key-value store that Raft replicates.
 
+pub mod metrics;
 pub mod proto;

@@ -285,7 +285,7 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
         let version = vitals.cluster_version.as_str();
         one(page, "etcd_cluster_version", ("cluster_version", version), "Version of the cluster.");
     }
-    let gauges: [(&str, &str, i128); 19] = [
+    let gauges: [(&str, &str, i128); 17] = [
         ("etcd_server_has_leader", "Whether a leader is known.", vitals.has_leader.into()),
         ("etcd_server_is_leader", "Whether this member leads.", vitals.is_leader.into()),
         ("etcd_server_is_learner", "Whether this member is a learner.", vitals.is_learner.into()),
@@ -343,8 +343,6 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
             "Events that wait to be sent.",
             vitals.pending_events.into(),
         ),
-        ("quorate_members", "Members of the cluster.", (vitals.peers.len() + 1) as i128),
-        ("quorate_alarms", "Alarms that are raised.", vitals.alarms.len() as i128),
     ];
     for (name, help, value) in gauges {
         page.single(name, Kind::Gauge, help, value);

@@ -3,13 +3,14 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "mvccpb.proto",
     "authpb.proto",
     "etcdserverpb.proto",
     "v3lockpb.proto",
     "v3electionpb.proto",
     "health.proto",
+    "host.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

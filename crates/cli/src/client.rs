@@ -203,9 +203,9 @@ fn url_of(endpoint: &str) -> Result<String, Failure> {
     match endpoint.split_once("://") {
         None => Ok(format!("http://{endpoint}")),
         Some(("http", _)) => Ok(endpoint.to_owned()),
-        Some(("https", _)) => Err(Failure::Input(format!(
-            "{endpoint}: TLS is not supported yet; use http"
-        ))),
+        Some(("https", _)) => {
+            Err(Failure::Input(format!("{endpoint}: TLS is not supported yet; use http")))
+        }
         Some(_) => Err(Failure::Input(format!("{endpoint} is neither host:port nor a URL"))),
     }
 }

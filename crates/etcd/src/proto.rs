@@ -34,3 +34,7 @@ pub mod v3lockpb {
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
+
+pub(crate) mod host {
+    tonic::include_proto!("host");
+}

@@ -200,7 +200,10 @@ impl Get {
                 for kv in &answer.kvs {
                     text.push_str(&key_value_fields(kv));
                 }
-                text.push_str(&format!("\"More\" : {}\n\"Count\" : {}\n", answer.more, answer.count));
+                text.push_str(&format!(
+                    "\"More\" : {}\n\"Count\" : {}\n",
+                    answer.more, answer.count
+                ));
                 output::print(text.as_bytes())
             }
             Form::Table => Err(no_table()),
@@ -270,9 +273,8 @@ impl Put {
             ignore_value: self.ignore_value,
             ignore_lease: self.ignore_lease,
         };
-        let answer = common
-            .ask_once(async move |channel| KvClient::new(channel).put(request).await)
-            .await?;
+        let answer =
+            common.ask_once(async move |channel| KvClient::new(channel).put(request).await).await?;
         match common.write_out {
             Form::Json => object(
                 &Object::default()
@@ -361,9 +363,9 @@ impl Compact {
             .ask_once(async move |channel| KvClient::new(channel).compact(request).await)
             .await?;
         match common.write_out {
-            Form::Json => object(
-                &Object::default().with("header", header(answer.header.as_ref())).value(),
-            ),
+            Form::Json => {
+                object(&Object::default().with("header", header(answer.header.as_ref())).value())
+            }
             _ => line(format!("compacted revision {}", self.revision)),
         }
     }

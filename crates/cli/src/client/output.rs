@@ -49,6 +49,12 @@ impl Object {
         self
     }
 
+    /// The object, with one more field whatever it says.
+    pub(crate) fn value_with(mut self, name: &str, value: impl Into<Value>) -> Value {
+        self.0.insert(name.to_owned(), value.into());
+        Value::Object(self.0)
+    }
+
     /// The object.
     pub(crate) fn value(self) -> Value {
         Value::Object(self.0)
@@ -135,11 +141,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>], drawn: bool) -> String 
         .collect();
     let mut text = String::new();
     let mut row = |cells: &[String]| {
-        let padded: Vec<String> = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         if drawn {
             text.push_str(&format!("| {} |\n", padded.join(" | ")));
         } else {
@@ -156,7 +159,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>], drawn: bool) -> String 
         return text;
     }
     let edge: String =
-        widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>() + "+\n";
+        widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>()
+            + "+\n";
     let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
     format!("{edge}{first}\n{edge}{rest}{edge}")
 }

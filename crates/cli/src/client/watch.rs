@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
 use super::keys::{Keys, no_table, pair};
-use super::output::{Object, header, header_fields, key_value, key_value_fields, line, object, print};
+use super::output::{
+    Object, header, header_fields, key_value, key_value_fields, line, object, print,
+};
 use super::{Common, Failure, Form};
 
 /// `watch`.
@@ -61,8 +63,7 @@ async fn follow(
     failures: &mut usize,
 ) -> Result<Failure, Failure> {
     let channel = common.connect_any().await?;
-    let request =
-        WatchRequest { request_union: Some(RequestUnion::CreateRequest(create.clone())) };
+    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create.clone())) };
     // The stream of requests stays open: its end would end the watch.
     let requests = tokio_stream::once(request).chain(tokio_stream::pending());
     let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
@@ -92,11 +93,17 @@ async fn follow(
             };
             return Err(Failure::Status(tonic::Status::out_of_range(why)));
         }
-        // With fragments off, every answer is complete up to its header's revision.
-        if let (false, Some(header)) = (answer.events.is_empty(), &answer.header) {
-            let last = answer.events.iter().filter_map(|event| event.kv.as_ref());
-            let last = last.map(|kv| kv.mod_revision).max().unwrap_or(header.revision);
-            create.start_revision = last + 1;
+        // Whoever takes over goes on behind what has been seen. Without fragments, an answer has all
+        // events of its revisions; one without events says up to where there are none.
+        let last = answer.events.iter().filter_map(|event| event.kv.as_ref());
+        let last = last.map(|kv| kv.mod_revision).max();
+        let revision = answer.header.as_ref().map_or(0, |header| header.revision);
+        match last {
+            Some(last) => create.start_revision = last + 1,
+            None if !answer.created || create.start_revision == 0 => {
+                create.start_revision = create.start_revision.max(revision + 1);
+            }
+            None => {}
         }
     }
 }

@@ -5,56 +5,24 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::url::{Scheme, Url};
+use quorate_etcd::{AutoCompaction, ClusterState, Config, Scheme, Url};
+
+use super::url::{is_bindable, is_unspecified, resolve};
 use super::values::Values;
 use crate::go;
 
 /// The longest election timeout, in milliseconds.
 const ELECTION_MS_MAX: u64 = 50_000;
 
-/// How much data there may be if nobody says.
-const QUOTA_DEFAULT: u64 = 2 << 30;
-
 /// How often idle watchers are told the revision if nobody says.
 const PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
-
-/// What a server is started with.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) name: String,
-    pub(crate) data_dir: PathBuf,
-    pub(crate) listen_peer_urls: Vec<Url>,
-    pub(crate) listen_client_urls: Vec<Url>,
-    pub(crate) listen_client_http_urls: Vec<Url>,
-    pub(crate) listen_metrics_urls: Vec<Url>,
-    pub(crate) advertise_client_urls: Vec<Url>,
-    pub(crate) advertise_peer_urls: Vec<Url>,
-    /// The members at the start, this one among them.
-    pub(crate) cluster: Vec<(String, Vec<Url>)>,
-    pub(crate) cluster_token: String,
-    /// Whether to join a cluster that has added this member.
-    pub(crate) existing: bool,
-    /// `None`: as much as the disk takes.
-    pub(crate) quota_bytes: Option<u64>,
-    pub(crate) compaction: Option<Compaction>,
-    pub(crate) progress_interval: Duration,
-}
-
-/// What a server compacts by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Compaction {
-    /// What is older.
-    Periodic(Duration),
-    /// What is that many revisions ago.
-    Revisions(u64),
-}
 
 /// Checks the values against each other.
 ///
 /// # Errors
 ///
 /// The first reason not to start with them.
-pub(crate) fn settings(values: &Values) -> Result<Settings, String> {
+pub(crate) fn settings(values: &Values) -> Result<Config, String> {
     if let Some(refusal) = values.refusal() {
         return Err(refusal);
     }
@@ -66,8 +34,9 @@ pub(crate) fn settings(values: &Values) -> Result<Settings, String> {
     }
     let listen_peer_urls = listeners(values, "listen-peer-urls", true)?;
     let listen_client_urls = listeners(values, "listen-client-urls", true)?;
-    let listen_client_http_urls = listeners(values, "listen-client-http-urls", false)?;
-    let listen_metrics_urls = listeners(values, "listen-metrics-urls", false)?;
+    // Whoever serves them finds them in the values; here they are only judged.
+    listeners(values, "listen-client-http-urls", false)?;
+    listeners(values, "listen-metrics-urls", false)?;
     if values.nanoseconds("compact-hash-check-time") <= 0 {
         return Err("--compact-hash-check-time must be >0".to_owned());
     }
@@ -89,28 +58,43 @@ pub(crate) fn settings(values: &Values) -> Result<Settings, String> {
         "" => PathBuf::from(format!("{name}.etcd")),
         directory => PathBuf::from(directory),
     };
-    let quota = values.integer("quota-backend-bytes");
-    Ok(Settings {
+    let count = |name| usize::try_from(values.count(name)).unwrap_or(usize::MAX);
+    Ok(Config {
         name,
-        data_dir,
         listen_peer_urls,
         listen_client_urls,
-        listen_client_http_urls,
-        listen_metrics_urls,
         advertise_client_urls,
-        advertise_peer_urls,
-        cluster,
-        cluster_token: values.text("initial-cluster-token").to_owned(),
-        existing,
-        quota_bytes: match quota {
-            0 => Some(QUOTA_DEFAULT),
-            bytes => u64::try_from(bytes).ok(),
-        },
-        compaction: compaction(values)?,
-        progress_interval: match values.duration("watch-progress-notify-interval") {
+        initial_advertise_peer_urls: advertise_peer_urls,
+        initial_cluster: cluster,
+        initial_cluster_token: values.text("initial-cluster-token").to_owned(),
+        initial_cluster_state: if existing { ClusterState::Existing } else { ClusterState::New },
+        heartbeat_interval: Duration::from_millis(values.count("heartbeat-interval")),
+        election_timeout: Duration::from_millis(values.count("election-timeout")),
+        snapshot_count: values.count("snapshot-count"),
+        snapshot_catchup_entries: values.count("snapshot-catchup-entries"),
+        quota_backend_bytes: values.integer("quota-backend-bytes"),
+        max_txn_ops: count("max-txn-ops"),
+        max_request_bytes: count("max-request-bytes"),
+        max_concurrent_streams: u32::try_from(values.count("max-concurrent-streams"))
+            .unwrap_or(u32::MAX),
+        grpc_keepalive_min_time: values.duration("grpc-keepalive-min-time"),
+        grpc_keepalive_interval: values.duration("grpc-keepalive-interval"),
+        grpc_keepalive_timeout: values.duration("grpc-keepalive-timeout"),
+        auto_compaction: compaction(values)?,
+        strict_reconfig_check: values.bool("strict-reconfig-check"),
+        max_learners: count("max-learners"),
+        pre_vote: values.bool("pre-vote"),
+        watch_progress_notify_interval: match values.duration("watch-progress-notify-interval") {
             Duration::ZERO => PROGRESS_DEFAULT,
             interval => interval,
         },
+        warning_unary_request_duration: values.duration("warning-unary-request-duration"),
+        warning_apply_duration: values.duration("warning-apply-duration"),
+        lease_checkpoint: values.gate("LeaseCheckpoint"),
+        force_new_cluster: values.bool("force-new-cluster"),
+        unsafe_no_fsync: values.bool("unsafe-no-fsync"),
+        api_version: values.text("api-version").to_owned(),
+        ..Config::new(data_dir)
     })
 }
 
@@ -145,12 +129,12 @@ fn listeners(values: &Values, flag: &str, needed: bool) -> Result<Vec<Url>, Stri
         return Err(format!("--{flag} names no URL"));
     }
     for url in &urls {
-        if url.scheme == Scheme::Https && flag == "listen-metrics-urls" {
+        if url.scheme() == Scheme::Https && flag == "listen-metrics-urls" {
             return Err("client TLS key/cert (--cert-file, --key-file) must be provided for \
                         metrics secure url"
                 .to_owned());
         }
-        if !url.is_bindable() {
+        if plain(flag, url).is_ok() && !is_bindable(url) {
             return Err(format!("--{flag}: expected IP in URL for binding ({url})"));
         }
     }
@@ -158,9 +142,17 @@ fn listeners(values: &Values, flag: &str, needed: bool) -> Result<Vec<Url>, Stri
 }
 
 fn without_tls(flag: &str, urls: Vec<Url>) -> Result<Vec<Url>, String> {
-    match urls.iter().find(|url| url.scheme == Scheme::Https) {
-        Some(url) => Err(format!("--{flag}: TLS is not supported yet ({url}); use http")),
-        None => Ok(urls),
+    urls.iter().try_for_each(|url| plain(flag, url))?;
+    Ok(urls)
+}
+
+fn plain(flag: &str, url: &Url) -> Result<(), String> {
+    match url.scheme() {
+        Scheme::Http => Ok(()),
+        Scheme::Https => Err(format!("--{flag}: TLS is not supported yet ({url}); use http")),
+        Scheme::Unix | Scheme::Unixs => {
+            Err(format!("--{flag}: unix sockets are not supported yet ({url}); use http"))
+        }
     }
 }
 
@@ -168,10 +160,10 @@ fn without_tls(flag: &str, urls: Vec<Url>) -> Result<Vec<Url>, String> {
 /// would lead others to themselves: then the address that the default route goes out from is used.
 fn advertised(values: &Values, flag: &str, listen: &[Url]) -> Result<Vec<Url>, String> {
     let mut urls = values.urls(flag);
-    if !values.is_set(flag) && listen.iter().any(Url::is_unspecified) {
+    if !values.is_set(flag) && listen.iter().any(is_unspecified) {
         if let Some(host) = default_route() {
             for url in &mut urls {
-                url.host.clone_from(&host);
+                *url = Url::http(&host, url.port().unwrap_or(0));
             }
         }
     }
@@ -196,7 +188,7 @@ fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
         let Some((name, url)) = part.split_once('=').filter(|(name, _)| !name.is_empty()) else {
             return Err(format!("--initial-cluster: {part:?} is not name=url"));
         };
-        let url = Url::parse(url).map_err(|why| format!("--initial-cluster: {why}"))?;
+        let url: Url = url.parse().map_err(|why| format!("--initial-cluster: {why}"))?;
         match cluster.iter_mut().find(|(known, _)| known == name) {
             Some((_, urls)) => urls.push(url),
             None => cluster.push((name.to_owned(), vec![url])),
@@ -244,19 +236,19 @@ fn same(a: &[Url], b: &[Url]) -> bool {
     if set(a) == set(b) {
         return true;
     }
-    let resolved = |urls: &[Url]| urls.iter().map(Url::resolve).collect::<BTreeSet<_>>();
+    let resolved = |urls: &[Url]| urls.iter().map(resolve).collect::<BTreeSet<_>>();
     let (a, b) = (resolved(a), resolved(b));
     a == b && !a.contains(&Vec::new())
 }
 
-fn compaction(values: &Values) -> Result<Option<Compaction>, String> {
+fn compaction(values: &Values) -> Result<AutoCompaction, String> {
     let text = values.text("auto-compaction-retention");
     let bad = || format!("--auto-compaction-retention {text:?} is neither a number nor a duration");
     let number = text.parse::<u64>().ok();
     match values.text("auto-compaction-mode") {
         "revision" => match number.ok_or_else(bad)? {
-            0 => Ok(None),
-            revisions => Ok(Some(Compaction::Revisions(revisions))),
+            0 => Ok(AutoCompaction::Off),
+            revisions => i64::try_from(revisions).map(AutoCompaction::Revision).map_err(|_| bad()),
         },
         "periodic" | "" => {
             let period = match number {
@@ -266,7 +258,10 @@ fn compaction(values: &Values) -> Result<Option<Compaction>, String> {
                     .map(Duration::from_nanos)
                     .ok_or_else(bad)?,
             };
-            Ok((!period.is_zero()).then_some(Compaction::Periodic(period)))
+            if period.is_zero() {
+                return Ok(AutoCompaction::Off);
+            }
+            Ok(AutoCompaction::Periodic(period))
         }
         mode => Err(format!("unknown auto-compaction-mode {mode:?}")),
     }
@@ -277,7 +272,7 @@ mod tests {
     use super::*;
     use crate::serve::values::Source;
 
-    fn with(pairs: &[(&str, &str)]) -> Result<Settings, String> {
+    fn with(pairs: &[(&str, &str)]) -> Result<Config, String> {
         let mut values = Values::default();
         for (name, text) in pairs {
             values.set(name, text, Source::CommandLine).expect("a valid value");
@@ -289,11 +284,11 @@ mod tests {
     fn the_defaults_are_a_cluster_of_one() {
         let settings = with(&[]).expect("valid settings");
         assert_eq!(settings.data_dir, PathBuf::from("default.etcd"));
-        assert_eq!(settings.cluster.len(), 1);
-        assert_eq!(settings.cluster[0].1, settings.advertise_peer_urls);
-        assert_eq!(settings.quota_bytes, Some(QUOTA_DEFAULT));
-        assert_eq!(settings.compaction, None);
-        assert_eq!(settings.progress_interval, PROGRESS_DEFAULT);
+        assert_eq!(settings.initial_cluster.len(), 1);
+        assert_eq!(settings.initial_cluster[0].1, settings.initial_advertise_peer_urls);
+        assert_eq!(settings.quota_bytes(), Some(2 << 30));
+        assert_eq!(settings.auto_compaction, AutoCompaction::Off);
+        assert_eq!(settings.watch_progress_notify_interval, PROGRESS_DEFAULT);
     }
 
     #[test]
@@ -353,21 +348,21 @@ mod tests {
             ("initial-cluster", "a=http://127.0.0.1:1,b=http://127.0.0.1:2,a=http://127.0.0.1:3"),
         ])
         .expect("valid settings");
-        assert_eq!(settings.cluster.len(), 2);
-        assert_eq!(settings.cluster[0].1.len(), 2);
+        assert_eq!(settings.initial_cluster.len(), 2);
+        assert_eq!(settings.initial_cluster[0].1.len(), 2);
     }
 
     #[test]
     fn retention_is_hours_a_duration_or_revisions() {
         let with = |mode, text| {
             with(&[("auto-compaction-mode", mode), ("auto-compaction-retention", text)])
-                .map(|settings| settings.compaction)
+                .map(|settings| settings.auto_compaction)
         };
-        let periodic = |seconds| Ok(Some(Compaction::Periodic(Duration::from_secs(seconds))));
+        let periodic = |seconds| Ok(AutoCompaction::Periodic(Duration::from_secs(seconds)));
         assert_eq!(with("periodic", "2"), periodic(7200));
         assert_eq!(with("periodic", "5m"), periodic(300));
-        assert_eq!(with("revision", "1000"), Ok(Some(Compaction::Revisions(1000))));
-        assert_eq!(with("revision", "0"), Ok(None));
+        assert_eq!(with("revision", "1000"), Ok(AutoCompaction::Revision(1000)));
+        assert_eq!(with("revision", "0"), Ok(AutoCompaction::Off));
         assert!(with("revision", "5m").is_err());
         assert!(with("periodic", "-5m").is_err());
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use quorate_etcd::Url;
+
 use super::table::{FLAGS, Fate, Flag, GATES, Kind, Meaning, Stage, find, renamed};
-use super::url::Url;
 use crate::go;
 
 /// The value of a flag.
@@ -54,7 +55,7 @@ impl Value {
             Kind::Duration => go::nanoseconds(text).map(Self::Duration).ok_or_else(parse_error),
             Kind::Urls => {
                 for url in text.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-                    Url::parse(url).map_err(|why| BadValue(why.to_string()))?;
+                    url.parse::<Url>().map_err(|why| BadValue(why.to_string()))?;
                 }
                 Ok(Self::Text(text.to_owned()))
             }
@@ -213,7 +214,7 @@ impl Values {
 
     /// The value of a flag of [`Kind::Urls`].
     pub(crate) fn urls(&self, name: &str) -> Vec<Url> {
-        let parse = |url| Url::parse(url).expect("checked when it was set");
+        let parse = |url: &str| url.parse().expect("checked when it was set");
         self.list(name).into_iter().map(parse).collect()
     }
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use hyper::service::Service;
 use pin_project_lite::pin_project;
-use tower_service::Service;
 
 use super::histogram::Histogram;
 use super::methods::{CODES, METHODS, Method, Shape};
@@ -207,11 +207,7 @@ where
     type Error = S::Error;
     type Future = CallFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&self, request: Request<B>) -> Self::Future {
         let calls = &self.calls.calls;
         let call = calls.by_path.get(request.uri().path()).map(|&method| {
             calls.started(method, request.headers());

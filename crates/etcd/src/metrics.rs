@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub(crate) use calls::{Counted, CountedBody};
 use histogram::Histogram;
+use quorate::wal;
 use text::{Kind, Page};
 
 /// Something that is only counted.
@@ -111,8 +112,6 @@ metrics! {
         proxy_events "etcd_grpc_proxy_events_coalescing_total" "Always zero: of a proxy.";
     }
     histograms {
-        wal_syncs "etcd_disk_wal_fsync_duration_seconds" 1_000 14 "Seconds that a sync of the log took.";
-        wal_writes "etcd_disk_wal_write_duration_seconds" 1_000 14 "Seconds that a write to the log took.";
         commits "etcd_disk_backend_commit_duration_seconds" 1_000 14 "Seconds that a durable commit of the data took.";
         commit_rebalances "etcd_debugging_disk_backend_commit_rebalance_duration_seconds" 1_000 14 "Always zero: of another storage.";
         commit_spills "etcd_debugging_disk_backend_commit_spill_duration_seconds" 1_000 14 "Always zero: of another storage.";
@@ -139,7 +138,6 @@ const ALWAYS_ZERO: &[(&str, Kind)] = &[
     ("etcd_debugging_auth_revision", Kind::Gauge),
     ("etcd_debugging_store_watchers", Kind::Gauge),
     ("etcd_disk_defrag_inflight", Kind::Gauge),
-    ("etcd_disk_wal_write_bytes_total", Kind::Gauge),
     ("etcd_grpc_proxy_cache_hits_total", Kind::Gauge),
     ("etcd_grpc_proxy_cache_keys_total", Kind::Gauge),
     ("etcd_grpc_proxy_cache_misses_total", Kind::Gauge),
@@ -205,6 +203,8 @@ pub struct Vitals {
     pub features: Vec<(String, String, bool)>,
     /// The other members.
     pub peers: Vec<PeerVitals>,
+    /// What the log on disk has done.
+    pub log: wal::Metrics,
 }
 
 /// Another member, as this one sees it.
@@ -239,6 +239,7 @@ impl Metrics {
     pub(crate) fn page(&self, vitals: &Vitals) -> String {
         let mut page = Page::default();
         write_vitals(&mut page, vitals);
+        write_log(&mut page, &vitals.log);
         self.write(&mut page);
         self.write_checks(&mut page);
         for (name, kind) in ALWAYS_ZERO {
@@ -263,6 +264,39 @@ impl Metrics {
                 page.sample("etcd_server_healthchecks_total", &labels, count);
             }
         }
+    }
+}
+
+/// What the log has done. It counts times by their bits, etcd's buckets are round in tens: a bucket
+/// here ends at 1.024 times what its name says.
+fn write_log(page: &mut Page, log: &wal::Metrics) {
+    page.single(
+        "etcd_disk_wal_write_bytes_total",
+        Kind::Gauge,
+        "Bytes written to the log.",
+        log.written_bytes,
+    );
+    for (name, help, times) in [
+        (
+            "etcd_disk_wal_fsync_duration_seconds",
+            "Seconds that a sync of the log took.",
+            &log.sync_us,
+        ),
+        (
+            "etcd_disk_wal_write_duration_seconds",
+            "Seconds that a write to the log took.",
+            &log.write_us,
+        ),
+    ] {
+        // Values of ten bits are those below 1024 microseconds.
+        const FIRST_BITS: usize = 10;
+        const BOUNDS: usize = 14;
+        let mut buckets = vec![times.buckets[..=FIRST_BITS].iter().sum()];
+        buckets.extend_from_slice(&times.buckets[FIRST_BITS + 1..FIRST_BITS + BOUNDS]);
+        buckets.push(times.buckets[FIRST_BITS + BOUNDS..].iter().sum());
+        page.family(name, Kind::Histogram, help);
+        let bounds = (0..BOUNDS).map(|power| f64::from(1_u32 << power) / 1000.0);
+        page.histogram(name, &[], bounds, &buckets, times.sum as f64 / 1e6);
     }
 }
 

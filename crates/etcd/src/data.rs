@@ -1,13 +1,17 @@
 //! What a member knows, shared by whoever applies and whoever serves.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
-use quorate_kv::{AlarmKind, Hub, LeaderTerm, Lessor, Reader, Renewal, Store, Ticket};
+use quorate_kv::{
+    AlarmKind, Flush, Hub, LeaderTerm, Lessor, LogPlace, Reader, Renewal, Store, Ticket,
+};
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
+use crate::machine::disk_error;
 use crate::proto::host;
 
 /// What the cluster keeps beside keys and leases.
@@ -50,8 +54,12 @@ pub(crate) struct Data {
     leases: Mutex<LeaseBook>,
     attributes: RwLock<Arc<Attributes>>,
     applied_term: AtomicU64,
+    applied_index: AtomicU64,
     /// A member is out of space.
     no_space: AtomicBool,
+    /// Whether a flush is being written; begun under the store's lock.
+    flushing: Mutex<bool>,
+    flushed: Condvar,
     /// The table of leases has changed, or a first entry of a term was applied.
     pub(crate) lease_news: Notify,
     /// There is something to forget.
@@ -63,7 +71,10 @@ impl Data {
         let reader = store.reader();
         let data = Self {
             applied_term: AtomicU64::new(reader.applied().term),
+            applied_index: AtomicU64::new(reader.applied().index),
             no_space: AtomicBool::new(false),
+            flushing: Mutex::new(false),
+            flushed: Condvar::new(),
             store: Mutex::new(store),
             reader: RwLock::new(reader),
             hub,
@@ -106,21 +117,70 @@ impl Data {
         self.applied_term.load(Ordering::Acquire)
     }
 
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.applied_index.load(Ordering::Acquire)
+    }
+
     fn look_at_alarms(&self) {
         let alarms = self.reader().alarms();
         let no_space = alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
         self.no_space.store(no_space, Ordering::Relaxed);
     }
 
+    // ---- making it durable ----
+
+    fn flushing(&self) -> MutexGuard<'_, bool> {
+        self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wait_for_flush(&self) {
+        drop(self.flushed.wait_while(self.flushing(), |flushing| *flushing));
+    }
+
+    /// What is to be written, or up to where everything is durable if there is nothing, or somebody is at it.
+    pub(crate) fn begin_flush(&self) -> Result<Flush, LogPlace> {
+        let mut store = self.store();
+        match store.begin_flush() {
+            Some(flush) => {
+                *self.flushing() = true;
+                Ok(flush)
+            }
+            None => Err(store.reader().durable()),
+        }
+    }
+
+    pub(crate) fn end_flush(&self, flush: Flush) -> io::Result<LogPlace> {
+        let written = flush.write().map_err(disk_error);
+        *self.flushing() = false;
+        self.flushed.notify_all();
+        written
+    }
+
+    /// Everything that was applied before this call becomes durable.
+    pub(crate) fn flush_now(&self) -> io::Result<()> {
+        let applied = self.store().reader().applied();
+        loop {
+            let durable = match self.begin_flush() {
+                Ok(flush) => self.end_flush(flush)?,
+                Err(durable) => durable,
+            };
+            if durable >= applied {
+                return Ok(());
+            }
+            self.wait_for_flush();
+        }
+    }
+
     /// A batch was applied, and nobody has been answered yet.
-    pub(crate) fn applied(&self, store: &mut Store, term: u64, compacted: bool, alarms: bool) {
+    pub(crate) fn applied(&self, store: &mut Store, at: LogPlace, compacted: bool, alarms: bool) {
         let mut leases = self.leases();
         store.follow(&mut leases.lessor, clock::now_us());
         leases.deliver();
         let wakes = leases.lessor.wake_us().is_some();
         drop(leases);
-        let before = self.applied_term.swap(term, Ordering::AcqRel);
-        if wakes || before != term {
+        self.applied_index.store(at.index, Ordering::Release);
+        let before = self.applied_term.swap(at.term, Ordering::AcqRel);
+        if wakes || before != at.term {
             self.lease_news.notify_one();
         }
         if compacted {
@@ -149,6 +209,7 @@ impl Data {
     /// A snapshot of another member has replaced everything.
     pub(crate) fn replaced(&self, store: &mut Store, attributes: Attributes) {
         let reader = store.reader();
+        self.applied_index.store(reader.applied().index, Ordering::Release);
         self.applied_term.store(reader.applied().term, Ordering::Release);
         let (current, compacted) = (reader.revision(), reader.compacted());
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;

@@ -6,13 +6,12 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use prost::Message;
 use quorate::{
-    Applied, Batch, DurableStateMachine, Flush, Index, LibraryRow, LogId, Opened, Restore,
-    Snapshot, Term,
+    Applied, Batch, DurableStateMachine, Flush, Index, LibraryRow, LogId, Opened, Restore, Snapshot,
+    Term,
 };
 use quorate_kv::{Changes, Command, HostRow, Hub, LogPlace, Revision, Sink, Store, StoreConfig};
 
@@ -30,30 +29,6 @@ pub(crate) struct Machine {
     path: PathBuf,
     config: StoreConfig,
     opened: Option<Opened>,
-    flushes: Arc<Flushes>,
-}
-
-/// Whether a flush is being written beside everything else.
-#[derive(Default)]
-struct Flushes {
-    writing: Mutex<bool>,
-    written: Condvar,
-}
-
-impl Flushes {
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self) {
-        *self.lock() = false;
-        self.written.notify_all();
-    }
-
-    fn wait(&self) {
-        let guard = self.lock();
-        drop(self.written.wait_while(guard, |writing| *writing));
-    }
 }
 
 /// Tells watches what each revision has changed.
@@ -100,8 +75,7 @@ fn library_rows(rows: &[LibraryRow]) -> impl Iterator<Item = HostRow> + '_ {
 /// Divides the host's rows into the library's and the server's.
 fn read_rows(rows: Vec<(Vec<u8>, Vec<u8>)>) -> io::Result<(Vec<LibraryRow>, Attributes)> {
     let (mut library, mut attributes) = (Vec::new(), Attributes::default());
-    let bad =
-        |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the database"));
+    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the database"));
     for (key, value) in rows {
         match key.split_first() {
             Some((&LIBRARY_ROW, key)) => {
@@ -132,25 +106,8 @@ impl Machine {
         let (library, attributes) = read_rows(opened.rows)?;
         let data = Arc::new(data(store, attributes));
         let opened = Some(Opened { applied: log_id(opened.applied), library });
-        let machine =
-            Self { data: Arc::clone(&data), path, config, opened, flushes: Arc::default() };
+        let machine = Self { data: Arc::clone(&data), path, config, opened };
         Ok((machine, data))
-    }
-
-    /// Everything that was applied becomes durable now. Nobody applies meanwhile.
-    fn flush_now(&self) -> io::Result<LogPlace> {
-        loop {
-            self.flushes.wait();
-            let mut store = self.data.store();
-            let reader = store.reader();
-            match store.begin_flush() {
-                Some(flush) => {
-                    drop(store);
-                    flush.write().map_err(disk_error)?;
-                }
-                None => return Ok(reader.durable()),
-            }
-        }
     }
 
     /// Carries out one of the server's own commands.
@@ -208,7 +165,7 @@ impl DurableStateMachine for Machine {
         let mut store = self.data.store();
         if store.must_flush() {
             drop(store);
-            self.flush_now()?;
+            self.data.flush_now()?;
             store = self.data.store();
         }
         let mut alarms = false;
@@ -231,28 +188,22 @@ impl DurableStateMachine for Machine {
         let library = library_rows(applied.library());
         store.finish(log_place(applied.at()), library.chain(rows));
         let compacted = told.compacted;
-        self.data.applied(&mut store, applied.at().term.0, compacted, alarms);
+        self.data.applied(&mut store, log_place(applied.at()), compacted, alarms);
         Ok(applied)
     }
 
     fn flush(&mut self) -> io::Result<Flush> {
-        // The one before has ended, but for one that `snapshot` had to make.
-        self.flushes.wait();
-        let mut store = self.data.store();
-        let Some(flush) = store.begin_flush() else {
-            return Ok(Flush::Done(Index(store.reader().durable().index)));
-        };
-        *self.flushes.lock() = true;
-        let flushes = Arc::clone(&self.flushes);
-        Ok(Flush::job(move || {
-            let written = flush.write().map_err(disk_error);
-            flushes.end();
-            written.map(|place| Index(place.index))
-        }))
+        match self.data.begin_flush() {
+            Err(place) => Ok(Flush::Done(Index(place.index))),
+            Ok(flush) => {
+                let data = Arc::clone(&self.data);
+                Ok(Flush::job(move || data.end_flush(flush).map(|place| Index(place.index))))
+            }
+        }
     }
 
     fn snapshot(&self) -> io::Result<Snapshot> {
-        self.flush_now()?;
+        self.data.flush_now()?;
         let snapshot = self.data.reader().snapshot();
         Ok(Snapshot::new(move |out| {
             snapshot.write_to(out).map(drop).map_err(|why| io::Error::other(why.to_string()))
@@ -260,7 +211,7 @@ impl DurableStateMachine for Machine {
     }
 
     fn restore(&mut self, restore: Restore<'_>) -> io::Result<()> {
-        self.flushes.wait();
+        self.data.wait_for_flush();
         let Restore { at, library, reader } = restore;
         let mut store = self.data.store();
         self.data.demote(&mut store);

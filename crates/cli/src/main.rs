@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod client;
+mod demo;
 mod go;
 mod log;
 mod serve;
+mod signals;
 
 /// A replicated key-value store that speaks the etcd v3 API.
 #[derive(Parser, Debug)]
-#[command(name = "quorate", version, about, disable_help_subcommand = false)]
+#[command(name = "quorate", version, about)]
 struct Cli {
     #[command(flatten)]
     common: client::Common,
@@ -28,6 +30,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         flags: Vec<String>,
     },
+    /// Run a cluster of three members in this process, to play with
+    Demo(demo::Demo),
     #[command(flatten)]
     Client(client::Command),
 }
@@ -53,16 +57,18 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let command = match cli.command {
+        Command::Serve { flags } => return serve::run(&flags),
+        Command::Demo(demo) => return demo.run().unwrap_or_else(|why| fail(&why, 1)),
+        Command::Client(command) => command,
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(why) => return fail(&format!("the runtime cannot be started: {why}"), 1),
     };
-    match cli.command {
-        Command::Serve { flags } => serve::run(&flags),
-        Command::Client(command) => match runtime.block_on(client::run(command, &cli.common)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => fail(&failure.to_string(), failure.exit_code()),
-        },
+    match runtime.block_on(client::run(command, &cli.common)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure.to_string(), failure.exit_code()),
     }
 }
 

@@ -7,13 +7,14 @@
 mod calls;
 mod histogram;
 mod methods;
+mod observed;
 pub(crate) mod process;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-pub(crate) use calls::{Counted, CountedBody};
+pub(crate) use calls::Counted;
 use histogram::Histogram;
 use quorate::wal;
 use text::{Kind, Page};
@@ -44,13 +45,21 @@ macro_rules! metrics {
         histograms { $($histogram:ident $histogram_name:literal $start:literal $count:literal $histogram_help:literal;)* }
     ) => {
         /// What a server has done.
-        pub struct Metrics {
+        pub(crate) struct Metrics {
             /// Calls of clients.
             calls: calls::Calls,
+            /// Connections to peers.
+            connections: observed::Connections,
             /// Health checks: of what, by which name, whether it is well, how often well and not.
             checks: std::sync::Mutex<Vec<Check>>,
             $(#[doc = $counter_help] pub(crate) $counter: Counter,)*
             $(#[doc = $histogram_help] pub(crate) $histogram: Timed,)*
+        }
+
+        impl std::fmt::Debug for Metrics {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("Metrics").finish_non_exhaustive()
+            }
         }
 
         impl Metrics {
@@ -58,6 +67,7 @@ macro_rules! metrics {
             pub(crate) fn new(extensive: bool) -> Self {
                 Self {
                     calls: calls::Calls::new(extensive),
+                    connections: observed::Connections::default(),
                     checks: std::sync::Mutex::default(),
                     $($counter: Counter::default(),)*
                     $($histogram: Timed(Histogram::new(Duration::from_micros($start), $count)),)*
@@ -215,6 +225,8 @@ pub struct PeerVitals {
     pub id: u64,
     /// Whether there is a connection to it.
     pub active: bool,
+    /// Connections to it that were lost.
+    pub lost: u64,
 }
 
 impl Metrics {
@@ -392,11 +404,11 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
         let labels = [("name", name.as_str()), ("stage", stage)];
         page.sample("etcd_server_feature_enabled", &labels, u8::from(*on));
     }
-    type Look = fn(&PeerVitals) -> u8;
+    type Look = fn(&PeerVitals) -> u64;
     let looks: [(&str, &str, Look); 2] = [
         ("etcd_network_known_peers", "Members that this one knows.", |_| 1),
         ("etcd_network_active_peers", "Members that this one is connected to.", |peer| {
-            u8::from(peer.active)
+            u64::from(peer.active)
         }),
     ];
     for (name, help, look) in looks {
@@ -405,6 +417,12 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
             let remote = format!("{:x}", peer.id);
             page.sample(name, &[("Local", &id), ("Remote", &remote)], look(peer));
         }
+    }
+    let lost = "etcd_network_disconnected_peers_total";
+    page.family(lost, Kind::Counter, "Connections to members that were lost.");
+    for peer in &vitals.peers {
+        let remote = format!("{:x}", peer.id);
+        page.sample(lost, &[("Local", &id), ("Remote", &remote)], peer.lost);
     }
 }
 
@@ -420,7 +438,7 @@ mod tests {
         let vitals = Vitals {
             server_version: "3.6.0".to_owned(),
             cluster_version: "3.6".to_owned(),
-            peers: vec![PeerVitals { id: 10, active: true }],
+            peers: vec![PeerVitals { id: 10, active: true, lost: 0 }],
             ..Vitals::default()
         };
         let page = metrics.page(&vitals);

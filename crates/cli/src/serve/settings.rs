@@ -5,8 +5,9 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_etcd::{AutoCompaction, ClusterState, Config, Scheme, Url};
+use quorate_etcd::{Access, AutoCompaction, ClusterState, Config, Scheme, Url};
 
+use super::table::{GATES, Gate, Stage};
 use super::url::{is_bindable, is_unspecified, resolve};
 use super::values::Values;
 use crate::go;
@@ -34,9 +35,8 @@ pub(crate) fn settings(values: &Values) -> Result<Config, String> {
     }
     let listen_peer_urls = listeners(values, "listen-peer-urls", true)?;
     let listen_client_urls = listeners(values, "listen-client-urls", true)?;
-    // Whoever serves them finds them in the values; here they are only judged.
-    listeners(values, "listen-client-http-urls", false)?;
-    listeners(values, "listen-metrics-urls", false)?;
+    let listen_client_http_urls = listeners(values, "listen-client-http-urls", false)?;
+    let listen_metrics_urls = listeners(values, "listen-metrics-urls", false)?;
     if values.nanoseconds("compact-hash-check-time") <= 0 {
         return Err("--compact-hash-check-time must be >0".to_owned());
     }
@@ -58,6 +58,7 @@ pub(crate) fn settings(values: &Values) -> Result<Config, String> {
         "" => PathBuf::from(format!("{name}.etcd")),
         directory => PathBuf::from(directory),
     };
+    let texts = |name| values.list(name).into_iter().map(str::to_owned).collect();
     let count = |name| usize::try_from(values.count(name)).unwrap_or(usize::MAX);
     Ok(Config {
         name,
@@ -94,8 +95,25 @@ pub(crate) fn settings(values: &Values) -> Result<Config, String> {
         force_new_cluster: values.bool("force-new-cluster"),
         unsafe_no_fsync: values.bool("unsafe-no-fsync"),
         api_version: values.text("api-version").to_owned(),
+        listen_client_http_urls,
+        listen_metrics_urls,
+        access: Access { cors: texts("cors"), hosts: texts("host-whitelist") },
+        extensive_metrics: values.text("metrics") == "extensive",
+        features: features(values),
         ..Config::new(data_dir)
     })
+}
+
+/// Features as metrics show them.
+fn features(values: &Values) -> Vec<(String, String, bool)> {
+    let stage = |gate: &Gate| match gate.stage {
+        Stage::Alpha => "ALPHA",
+        Stage::Beta => "BETA",
+    };
+    GATES
+        .iter()
+        .map(|gate| (gate.name.to_owned(), stage(gate).to_owned(), values.gate(gate.name)))
+        .collect()
 }
 
 fn timing(values: &Values) -> Result<(), String> {

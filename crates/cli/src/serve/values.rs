@@ -199,6 +199,14 @@ impl Values {
         self.source(name) != Source::Default
     }
 
+    /// Names of the flags that somebody set.
+    pub(crate) fn set_by_hand(&self) -> impl Iterator<Item = &'static str> {
+        self.by_name
+            .iter()
+            .filter(|(_, (_, source))| *source != Source::Default)
+            .map(|(name, _)| *name)
+    }
+
     /// The value of a flag that is a text.
     pub(crate) fn text(&self, name: &str) -> &str {
         match self.value(name) {

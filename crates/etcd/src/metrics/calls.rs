@@ -235,6 +235,9 @@ impl Call {
         if !self.ended {
             self.ended = true;
             self.metrics.calls.ended(self.method, code, self.began.elapsed());
+            if code == 0 && matches!(METHODS[self.method].name, "Range" | "RangeStream") {
+                self.metrics.ranges.increment();
+            }
         }
     }
 

@@ -52,6 +52,8 @@ impl Flush {
         let applied = state.applied;
         meta.push((Meta::Applied.key(), Some(meta::pair(applied.index, applied.term))));
         meta.push((Meta::Revision.key(), Some(meta::number(state.revision))));
+        let grants = state.leases.grants().cast_signed();
+        meta.push((Meta::Grants.key(), Some(meta::number(grants))));
         if let Some(finished) = finished {
             meta.push((Meta::Finished.key(), Some(meta::number(finished))));
         }

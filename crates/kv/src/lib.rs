@@ -45,8 +45,8 @@ mod watch;
 pub use check::TXN_OPS_MAX;
 pub use codec::{COMMAND_BYTES_MAX, DecodeError, EncodeError, FORMAT_VERSION, TXN_DEPTH_MAX};
 pub use command::{
-    Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint,
-    LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
+    Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, GrantedLease,
+    LeaseCheckpoint, LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
 pub use disk::DiskError;
 pub use error::RequestError;

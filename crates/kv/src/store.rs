@@ -259,14 +259,13 @@ impl State {
                 self.revoke(*id)?;
                 self.done()
             }
-            Command::LeaseExpire(ids) => {
-                for id in ids {
-                    // A client may have revoked it meanwhile.
-                    match self.revoke(*id) {
-                        Ok(()) | Err(Failure::Request(RequestError::LeaseNotFound)) => {}
-                        Err(why) => return Err(why),
+            Command::LeaseExpire(leases) => {
+                for lease in leases {
+                    // A client may have revoked it meanwhile, and granted another one under its id.
+                    if self.leases.has(*lease) {
+                        self.revoke(lease.id)?;
+                        self.finish_revision(sink);
                     }
-                    self.finish_revision(sink);
                 }
                 self.done()
             }
@@ -369,6 +368,9 @@ fn load(view: &DiskView, config: StoreConfig) -> Result<(State, Opened), DiskErr
             }
             Meta::Compacted => state.compacted = meta::read_number(value)?,
             Meta::Finished => state.compaction.finished = meta::read_number(value)?,
+            Meta::Grants => {
+                state.leases.restore_grants(meta::read_number(value)?.cast_unsigned());
+            }
             Meta::Format => format = Some(value.to_vec()),
             Meta::Lease(id) => {
                 let bad = |why| DiskError::Content { what: format!("lease {}: {why}", id.0) };

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use crate::disk::{DiskError, WriteBatch};
 use crate::meta::{self, Meta};
 use crate::record::{self, Place};
-use crate::store::{LogPlace, REMOVABLE_MAX, Shared};
+use crate::store::{LogPlace, Shared};
 use crate::tail::Tail;
+
+/// How many forgotten records one flush removes.
+const REMOVED_MAX: usize = 8192;
+/// How many must be found before any is removed, unless no more can be found.
+const REMOVABLE_ENOUGH: usize = 1 << 19;
 
 /// Everything that was applied up to one moment, to be written in one transaction.
 ///
@@ -17,6 +22,8 @@ pub struct Flush {
     shared: Arc<Shared>,
     tail: Arc<Tail>,
     batch: WriteBatch,
+    /// Records that are forgotten; the rest of them is for later flushes.
+    removable: Vec<Place>,
     applied: LogPlace,
     finished: Option<i64>,
 }
@@ -29,13 +36,14 @@ impl Flush {
             return None;
         }
         let compaction = &mut state.compaction;
-        let count = compaction.removable.len().min(REMOVABLE_MAX);
-        let removed: Vec<Place> = compaction.removable.drain(..count).collect();
-        let done = !compaction.pruning && compaction.removable.is_empty();
+        // Before everything is found that is to be removed, some would be removed here and some there, at many times the cost.
+        let waits = compaction.pruning && compaction.removable.len() < REMOVABLE_ENOUGH;
+        let removable = if waits { Vec::new() } else { std::mem::take(&mut compaction.removable) };
+        let done = !compaction.pruning && !waits && removable.len() <= REMOVED_MAX;
         let finished = (done && compaction.floor > compaction.finished).then_some(compaction.floor);
         let is_idle = state.applied == state.flushed
             && state.tails.open.is_empty()
-            && removed.is_empty()
+            && removable.is_empty()
             && finished.is_none()
             && state.meta_changed.is_empty();
         if is_idle {
@@ -57,9 +65,9 @@ impl Flush {
         if let Some(finished) = finished {
             meta.push((Meta::Finished.key(), Some(meta::number(finished))));
         }
-        let batch = WriteBatch { records: Vec::new(), removed, meta };
+        let batch = WriteBatch { records: Vec::new(), removed: Vec::new(), meta };
         let tail = state.tails.freeze();
-        Some(Self { shared: Arc::clone(shared), tail, batch, applied, finished })
+        Some(Self { shared: Arc::clone(shared), tail, batch, removable, applied, finished })
     }
 
     /// Writes it. Gives back the place up to which everything is durable then.
@@ -68,6 +76,13 @@ impl Flush {
     ///
     /// [`DiskError`]: nothing of it was written, or nobody knows; this replica must not go on.
     pub fn write(mut self) -> Result<LogPlace, DiskError> {
+        // The oldest last: there they are taken off.
+        if !self.removable.is_sorted_by(|one, next| one > next) {
+            self.removable.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        let left = self.removable.len().saturating_sub(REMOVED_MAX);
+        self.batch.removed = self.removable.split_off(left);
+        self.batch.removed.reverse();
         for changes in self.tail.iter() {
             for (sub, event) in (0..).zip(changes.events.iter()) {
                 let mut bytes = Vec::new();
@@ -79,6 +94,10 @@ impl Flush {
         self.shared.disk.write(&self.batch)?;
         let saved = self.shared.disk.view()?;
         let mut state = self.shared.write();
+        if !self.removable.is_empty() {
+            let found_since = std::mem::replace(&mut state.compaction.removable, self.removable);
+            state.compaction.removable.extend(found_since);
+        }
         state.saved = saved;
         state.tails.frozen = Arc::default();
         state.flushed = self.applied;

@@ -61,8 +61,9 @@ pub struct Opened {
 
 /// How many keys a step of a compaction looks at.
 const PRUNE_KEYS: usize = 1000;
-/// How many forgotten records may wait to be removed from the database, before a compaction pauses.
-pub(crate) const REMOVABLE_MAX: usize = 50_000;
+/// How many forgotten records may wait to be removed from the database, before a compaction pauses. The more there are, the
+/// closer to each other are those that one flush removes.
+const REMOVABLE_MAX: usize = 1 << 20;
 
 /// What the store, its readers and its flushes share.
 pub(crate) struct Shared {

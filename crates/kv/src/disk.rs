@@ -5,7 +5,7 @@
 //! that has failed once is not trusted again.
 
 use core::fmt;
-use core::ops::RangeInclusive;
+use core::ops::{Bound, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -121,9 +121,18 @@ impl Disk {
 
     /// Writes everything in one transaction, which is durable when this returns.
     pub(crate) fn write(&self, batch: &WriteBatch) -> Result<(), DiskError> {
+        self.write_with(batch, Durability::Immediate)
+    }
+
+    /// Writes everything in one transaction, which is durable together with the next one that is.
+    pub(crate) fn write_later(&self, batch: &WriteBatch) -> Result<(), DiskError> {
+        self.write_with(batch, Durability::None)
+    }
+
+    fn write_with(&self, batch: &WriteBatch, durability: Durability) -> Result<(), DiskError> {
         let mut transaction = self.database.begin_write().map_err(failed)?;
-        transaction.set_durability(Durability::Immediate).map_err(failed)?;
-        transaction.set_quick_repair(true);
+        transaction.set_durability(durability).map_err(failed)?;
+        transaction.set_quick_repair(matches!(durability, Durability::Immediate));
         {
             let mut history = transaction.open_table(HISTORY).map_err(failed)?;
             for (place, record) in &batch.records {
@@ -145,11 +154,12 @@ impl Disk {
     }
 
     /// Everything as it is now, unmoved by later writes. Its pages stay in use as long as it lives.
-    pub(crate) fn view(&self) -> Result<DiskView, DiskError> {
+    pub(crate) fn view(self: &Arc<Self>) -> Result<DiskView, DiskError> {
         let transaction = self.database.begin_read().map_err(failed)?;
         let history = transaction.open_table(HISTORY).map_err(failed)?;
         let meta = transaction.open_table(META).map_err(failed)?;
-        Ok(DiskView { inner: Arc::new(Tables { history, meta }) })
+        let disk = Arc::clone(self);
+        Ok(DiskView { inner: Arc::new(Tables { history, meta, _disk: disk }) })
     }
 
     /// Bytes of both tables that are in use.
@@ -196,6 +206,8 @@ pub(crate) struct DiskView {
 struct Tables {
     history: ReadOnlyTable<(u64, u32), &'static [u8]>,
     meta: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// A database that is dropped closes its file.
+    _disk: Arc<Disk>,
 }
 
 impl fmt::Debug for DiskView {
@@ -252,12 +264,15 @@ impl DiskView {
         Ok(())
     }
 
-    /// Shows all records as they lie there, in order, until `show` has seen enough.
+    /// Shows the records behind a place, or all, as they lie there, in order, until `show` has seen enough.
     pub(crate) fn scan_bytes(
         &self,
+        after: Option<Place>,
         mut show: impl FnMut(Place, &[u8]) -> bool,
     ) -> Result<(), DiskError> {
-        for entry in self.inner.history.iter().map_err(failed)? {
+        let start = after.map_or(Bound::Unbounded, |place| Bound::Excluded(key_of(place)));
+        let rest = self.inner.history.range::<(u64, u32)>((start, Bound::Unbounded));
+        for entry in rest.map_err(failed)? {
             let (key, value) = entry.map_err(failed)?;
             if !show(place_of(key.value()), value.value()) {
                 break;

@@ -1,6 +1,6 @@
 //! Making what was applied durable, beside everything else.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::disk::{DiskError, WriteBatch};
 use crate::meta::{self, Meta};
@@ -62,9 +62,6 @@ impl Flush {
         meta.push((Meta::Revision.key(), Some(meta::number(state.revision))));
         let grants = state.leases.grants().cast_signed();
         meta.push((Meta::Grants.key(), Some(meta::number(grants))));
-        if let Some(finished) = finished {
-            meta.push((Meta::Finished.key(), Some(meta::number(finished))));
-        }
         let batch = WriteBatch { records: Vec::new(), removed: Vec::new(), meta };
         let tail = state.tails.freeze();
         Some(Self { shared: Arc::clone(shared), tail, batch, removable, applied, finished })
@@ -76,13 +73,17 @@ impl Flush {
     ///
     /// [`DiskError`]: nothing of it was written, or nobody knows; this replica must not go on.
     pub fn write(mut self) -> Result<LogPlace, DiskError> {
-        // The oldest last: there they are taken off.
-        if !self.removable.is_sorted_by(|one, next| one > next) {
-            self.removable.sort_unstable_by(|one, other| other.cmp(one));
+        let shared = Arc::clone(&self.shared);
+        // Held to the end: the database is not replaced meanwhile.
+        let target = shared.target.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*target {
+            None => self.take_removed(),
+            // What is removed here might be copied there later. So it waits.
+            Some(_) => self.finished = None,
         }
-        let left = self.removable.len().saturating_sub(REMOVED_MAX);
-        self.batch.removed = self.removable.split_off(left);
-        self.batch.removed.reverse();
+        if let Some(finished) = self.finished {
+            self.batch.meta.push((Meta::Finished.key(), Some(meta::number(finished))));
+        }
         for changes in self.tail.iter() {
             for (sub, event) in (0..).zip(changes.events.iter()) {
                 let mut bytes = Vec::new();
@@ -91,9 +92,13 @@ impl Flush {
                 self.batch.records.push((place, bytes));
             }
         }
-        self.shared.disk.write(&self.batch)?;
-        let saved = self.shared.disk.view()?;
-        let mut state = self.shared.write();
+        let disk = shared.disk();
+        disk.write(&self.batch)?;
+        if let Some(target) = &*target {
+            target.write(&self.batch);
+        }
+        let saved = disk.view()?;
+        let mut state = shared.write();
         if !self.removable.is_empty() {
             let found_since = std::mem::replace(&mut state.compaction.removable, self.removable);
             state.compaction.removable.extend(found_since);
@@ -106,5 +111,16 @@ impl Flush {
             state.compaction.finished = finished;
         }
         Ok(self.applied)
+    }
+
+    /// Decides which forgotten records this one removes.
+    fn take_removed(&mut self) {
+        // The oldest last: there they are taken off.
+        if !self.removable.is_sorted_by(|one, next| one > next) {
+            self.removable.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        let left = self.removable.len().saturating_sub(REMOVED_MAX);
+        self.batch.removed = self.removable.split_off(left);
+        self.batch.removed.reverse();
     }
 }

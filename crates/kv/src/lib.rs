@@ -18,6 +18,7 @@
 mod check;
 mod codec;
 mod command;
+mod defragment;
 mod disk;
 mod error;
 mod event;
@@ -48,6 +49,7 @@ pub use command::{
     Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, GrantedLease,
     LeaseCheckpoint, LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
+pub use defragment::{Defragment, DefragmentError};
 pub use disk::DiskError;
 pub use error::RequestError;
 pub use event::{Changes, Event, EventKind, History, HistoryError, Past, PastRequest};

@@ -14,8 +14,9 @@ use redb::{
     TableDefinition,
 };
 
-use crate::record::{Place, RecordError, RecordRef};
+use crate::record::{self, Place, RecordError, RecordRef};
 use crate::snapshot;
+use crate::tail::Tail;
 
 const HISTORY: TableDefinition<'static, (u64, u32), &'static [u8]> =
     TableDefinition::new("history");
@@ -64,6 +65,8 @@ fn bad_record(place: Place, why: RecordError) -> DiskError {
 /// What one transaction writes.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBatch {
+    /// Changes, whose records are made as they are written.
+    pub(crate) tail: Arc<Tail>,
     /// Records, in order of their places.
     pub(crate) records: Vec<(Place, Vec<u8>)>,
     pub(crate) removed: Vec<Place>,
@@ -135,6 +138,14 @@ impl Disk {
         transaction.set_quick_repair(matches!(durability, Durability::Immediate));
         {
             let mut history = transaction.open_table(HISTORY).map_err(failed)?;
+            let mut bytes = Vec::new();
+            for changes in batch.tail.iter() {
+                for (sub, event) in (0..).zip(changes.events.iter()) {
+                    record::encode(event, &mut bytes);
+                    let place = Place { revision: changes.revision.0, sub };
+                    history.insert(key_of(place), bytes.as_slice()).map_err(failed)?;
+                }
+            }
             for (place, record) in &batch.records {
                 history.insert(key_of(*place), record.as_slice()).map_err(failed)?;
             }

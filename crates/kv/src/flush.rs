@@ -4,9 +4,8 @@ use std::sync::{Arc, PoisonError};
 
 use crate::disk::{DiskError, WriteBatch};
 use crate::meta::{self, Meta};
-use crate::record::{self, Place};
+use crate::record::Place;
 use crate::store::{LogPlace, Shared};
-use crate::tail::Tail;
 
 /// How many forgotten records one flush removes.
 const REMOVED_MAX: usize = 8192;
@@ -20,7 +19,6 @@ const REMOVABLE_ENOUGH: usize = 1 << 19;
 #[must_use = "what it holds is not durable yet"]
 pub struct Flush {
     shared: Arc<Shared>,
-    tail: Arc<Tail>,
     batch: WriteBatch,
     /// Records that are forgotten; the rest of them is for later flushes.
     removable: Vec<Place>,
@@ -62,9 +60,8 @@ impl Flush {
         meta.push((Meta::Revision.key(), Some(meta::number(state.revision))));
         let grants = state.leases.grants().cast_signed();
         meta.push((Meta::Grants.key(), Some(meta::number(grants))));
-        let batch = WriteBatch { records: Vec::new(), removed: Vec::new(), meta };
-        let tail = state.tails.freeze();
-        Some(Self { shared: Arc::clone(shared), tail, batch, removable, applied, finished })
+        let batch = WriteBatch { tail: state.tails.freeze(), meta, ..WriteBatch::default() };
+        Some(Self { shared: Arc::clone(shared), batch, removable, applied, finished })
     }
 
     /// Writes it. Gives back the place up to which everything is durable then.
@@ -83,14 +80,6 @@ impl Flush {
         }
         if let Some(finished) = self.finished {
             self.batch.meta.push((Meta::Finished.key(), Some(meta::number(finished))));
-        }
-        for changes in self.tail.iter() {
-            for (sub, event) in (0..).zip(changes.events.iter()) {
-                let mut bytes = Vec::new();
-                record::encode(event, &mut bytes);
-                let place = Place { revision: changes.revision.0, sub };
-                self.batch.records.push((place, bytes));
-            }
         }
         let disk = shared.disk();
         disk.write(&self.batch)?;

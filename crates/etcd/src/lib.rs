@@ -47,6 +47,8 @@ mod watch;
 pub use config::{AutoCompaction, ClusterState, Config, QUOTA_DEFAULT_BYTES};
 pub use error::{StartError, Stopped};
 pub use member::Member;
-pub use restore::{RestoreError, RestoreOptions, SnapshotStatus, restore_snapshot, snapshot_status};
+pub use restore::{
+    RestoreError, RestoreOptions, SnapshotStatus, restore_snapshot, snapshot_status,
+};
 pub use server::Server;
 pub use url::{Scheme, Url, UrlError};

@@ -85,9 +85,7 @@ impl fmt::Display for RestoreError {
             Self::DataDir { path } => {
                 write!(f, "data-dir \"{}\" not empty or could not be read", path.display())
             }
-            Self::HashMissing => {
-                f.write_str("snapshot missing hash but --skip-hash-check=false")
-            }
+            Self::HashMissing => f.write_str("snapshot missing hash but --skip-hash-check=false"),
             Self::HashWrong { expected, got } => {
                 write!(f, "expected sha256 [{expected}], got [{got}]")
             }

@@ -1,4 +1,5 @@
 //! Leases, as clients see them, at a leader and at a follower.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod support;
 
@@ -11,7 +12,12 @@ use tokio_stream::StreamExt;
 async fn keep_alive(clients: &mut Clients, ids: &[i64]) -> Vec<(i64, i64)> {
     let requests: Vec<_> = ids.iter().map(|id| pb::LeaseKeepAliveRequest { id: *id }).collect();
     let answers = clients.lease.lease_keep_alive(tokio_stream::iter(requests)).await.unwrap();
-    answers.into_inner().map(|answer| answer.unwrap()).map(|answer| (answer.id, answer.ttl)).collect().await
+    answers
+        .into_inner()
+        .map(|answer| answer.unwrap())
+        .map(|answer| (answer.id, answer.ttl))
+        .collect()
+        .await
 }
 
 async fn time_to_live(clients: &mut Clients, id: i64) -> pb::LeaseTimeToLiveResponse {

@@ -1,4 +1,5 @@
 //! Several members: any of them serves, they come and go, and snapshots make new clusters.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod support;
 
@@ -38,7 +39,9 @@ async fn any_member_serves_any_call() {
         assert_eq!((status.version.as_str(), status.db_size_quota), ("3.6.0", 2 << 30));
         let members = member_list(&mut clients).await;
         assert_eq!(members.len(), 3);
-        assert!(members.iter().all(|member| !member.name.is_empty() && member.client_ur_ls.len() == 1));
+        assert!(
+            members.iter().all(|member| !member.name.is_empty() && member.client_ur_ls.len() == 1)
+        );
     }
     // The same everywhere.
     let mut hashes = Vec::new();
@@ -56,7 +59,11 @@ async fn any_member_serves_any_call() {
     let target_id = cluster.server(follower).handle().member_id();
     let request = pb::MoveLeaderRequest { target_id };
     let mut elsewhere = Clients::of(cluster.server(follower)).await;
-    refused(elsewhere.maintenance.move_leader(request).await, Code::FailedPrecondition, "etcdserver: not leader");
+    refused(
+        elsewhere.maintenance.move_leader(request).await,
+        Code::FailedPrecondition,
+        "etcdserver: not leader",
+    );
     let mut clients = Clients::of(cluster.server(leader)).await;
     let unknown = pb::MoveLeaderRequest { target_id: 1 };
     let text = "etcdserver: bad leader transferee";
@@ -91,10 +98,7 @@ async fn without_a_quorum_there_is_no_leader() {
     assert_eq!(status.errors, ["etcdserver: no leader"]);
     let (put, read) = {
         let mut others = clients.clone();
-        tokio::join!(
-            clients.kv.put(support::put("k", "w")),
-            others.kv.range(get("k")),
-        )
+        tokio::join!(clients.kv.put(support::put("k", "w")), others.kv.range(get("k")),)
     };
     refused(put, Code::DeadlineExceeded, "context deadline exceeded");
     refused(read, Code::Unavailable, "etcdserver: request timed out");
@@ -130,10 +134,8 @@ async fn one_becomes_two_becomes_three() {
     let mut directories = vec![first_directory];
     for number in 1..3 {
         let url = Url::http("127.0.0.1", free_port());
-        let request = pb::MemberAddRequest {
-            peer_ur_ls: vec![url.to_string()],
-            is_learner: number == 2,
-        };
+        let request =
+            pb::MemberAddRequest { peer_ur_ls: vec![url.to_string()], is_learner: number == 2 };
         let added = clients.cluster.member_add(request).await.unwrap().into_inner();
         // A voter is shown as one at once, though it does not run yet; writes go on.
         let member = added.member.unwrap();
@@ -151,7 +153,8 @@ async fn one_becomes_two_becomes_three() {
         assert_eq!(server.handle().member_id(), member.id);
         server.handle().ready().await;
         until("it is one of them", async || {
-            member_list(&mut clients).await.iter().filter(|member| !member.name.is_empty()).count() == number + 1
+            member_list(&mut clients).await.iter().filter(|member| !member.name.is_empty()).count()
+                == number + 1
         })
         .await;
         servers.push(server);
@@ -165,7 +168,10 @@ async fn one_becomes_two_becomes_three() {
     refused(at_learner.kv.range(get("k")).await, Code::FailedPrecondition, text);
     let here = pb::RangeRequest { serializable: true, ..get("k") };
     assert_eq!(at_learner.kv.range(here).await.unwrap().into_inner().count, 1);
-    let more = pb::MemberAddRequest { peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()], is_learner: true };
+    let more = pb::MemberAddRequest {
+        peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()],
+        is_learner: true,
+    };
     let text = "etcdserver: too many learner members in cluster";
     refused(clients.cluster.member_add(more).await, Code::FailedPrecondition, text);
 
@@ -204,7 +210,8 @@ async fn a_snapshot_makes_a_new_cluster() {
         clients.put(&format!("k{:03}", number % 700), &"v".repeat(100)).await;
     }
     clients.grant(600, 9).await;
-    let mut blobs = clients.maintenance.snapshot(pb::SnapshotRequest {}).await.unwrap().into_inner();
+    let mut blobs =
+        clients.maintenance.snapshot(pb::SnapshotRequest {}).await.unwrap().into_inner();
     let (mut file, mut left) = (Vec::new(), Vec::new());
     while let Some(blob) = blobs.next().await {
         let blob = blob.unwrap();
@@ -215,7 +222,8 @@ async fn a_snapshot_makes_a_new_cluster() {
     assert_eq!(file.len() % 512, 32);
     assert_eq!(&left[left.len() - 2..], [0, 0]);
     assert!(left.is_sorted_by(|a, b| a >= b));
-    let (cluster_id, revision) = (server.handle().cluster_id(), server.handle().reader().revision().0);
+    let (cluster_id, revision) =
+        (server.handle().cluster_id(), server.handle().reader().revision().0);
     server.shutdown().await;
 
     let place = Directory::new();

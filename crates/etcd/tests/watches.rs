@@ -1,4 +1,5 @@
 //! Watches, as clients see them.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod support;
 

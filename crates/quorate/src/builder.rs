@@ -411,7 +411,9 @@ impl<M: Machine> Builder<M> {
     }
 }
 
-pub(crate) fn addresses<A: AsRef<str>>(members: impl IntoIterator<Item = (u64, A)>) -> Vec<(NodeId, String)> {
+pub(crate) fn addresses<A: AsRef<str>>(
+    members: impl IntoIterator<Item = (u64, A)>,
+) -> Vec<(NodeId, String)> {
     members.into_iter().map(|(id, address)| (NodeId(id), address.as_ref().to_owned())).collect()
 }
 
@@ -432,7 +434,10 @@ fn remote(
     Ok(Arc::new(remote.map_err(StartError::Transport)?))
 }
 
-pub(crate) fn first_membership(id: NodeId, members: &[(NodeId, String)]) -> Result<Membership, StartError> {
+pub(crate) fn first_membership(
+    id: NodeId,
+    members: &[(NodeId, String)],
+) -> Result<Membership, StartError> {
     let setting = |why: String| Err(StartError::Setting { why });
     let mut by_id = BTreeMap::new();
     for (node, address) in members {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::http::Access;
 use crate::url::Url;
 
 /// Settings of a server. [`Config::new`] has the defaults that users of the API know.
@@ -76,6 +77,16 @@ pub struct Config {
     pub unsafe_no_fsync: bool,
     /// The version of the API that is reported. Default `3.6.0`.
     pub api_version: String,
+    /// Where plain HTTP is served instead of the clients' URLs. Empty: beside gRPC.
+    pub listen_client_http_urls: Vec<Url>,
+    /// Where health and metrics are served, besides the clients' URLs.
+    pub listen_metrics_urls: Vec<Url>,
+    /// Who may ask over plain HTTP. Default: everybody.
+    pub access: Access,
+    /// Metrics keep the durations of all calls, too. Default off.
+    pub extensive_metrics: bool,
+    /// Features as metrics show them: name, stage, and whether it is on. Default none.
+    pub features: Vec<(String, String, bool)>,
 }
 
 /// Whether a cluster is new.
@@ -142,6 +153,11 @@ impl Config {
             force_new_cluster: false,
             unsafe_no_fsync: false,
             api_version: "3.6.0".to_owned(),
+            listen_client_http_urls: Vec::new(),
+            listen_metrics_urls: Vec::new(),
+            access: Access::default(),
+            extensive_metrics: false,
+            features: Vec::new(),
         }
     }
 

@@ -11,6 +11,7 @@ use quorate_kv::{
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
+use crate::metrics::Metrics;
 use crate::machine::disk_error;
 use crate::proto::host;
 
@@ -48,6 +49,7 @@ impl LeaseBook {
 
 /// See the module. Whoever takes several of its locks takes the store's first.
 pub(crate) struct Data {
+    pub(crate) metrics: Arc<Metrics>,
     store: Mutex<Store>,
     reader: RwLock<Reader>,
     pub(crate) hub: Hub,
@@ -67,9 +69,16 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    pub(crate) fn new(store: Store, hub: Hub, lessor: Lessor, attributes: Attributes) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        hub: Hub,
+        lessor: Lessor,
+        attributes: Attributes,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let reader = store.reader();
         let data = Self {
+            metrics,
             applied_term: AtomicU64::new(reader.applied().term),
             applied_index: AtomicU64::new(reader.applied().index),
             no_space: AtomicBool::new(false),

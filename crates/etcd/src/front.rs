@@ -9,7 +9,6 @@ use std::sync::Arc;
 use axum::Router;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -26,6 +25,7 @@ use crate::kv::KvService;
 use crate::lease::LeaseService;
 use crate::maintenance::MaintenanceService;
 use crate::member::Member;
+use crate::metrics::{Counted, Metrics};
 use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
@@ -136,12 +136,16 @@ fn is_for_learners(path: &str) -> bool {
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-impl Service<Request<Incoming>> for Front {
+impl<B> Service<Request<B>> for Front
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, request: Request<B>) -> Answer {
         let is_grpc = request
             .headers()
             .get(CONTENT_TYPE)
@@ -205,7 +209,8 @@ pub(crate) async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 let (front, builder) = (front.clone(), Arc::clone(&builder));
-                tokio::spawn(connection(stream, front, builder, stopping.clone()));
+                let metrics = Arc::clone(member.metrics());
+                tokio::spawn(connection(stream, front, metrics, builder, stopping.clone()));
             }
             // Most likely the process has no descriptors left.
             Err(_) => tokio::time::sleep(PAUSE).await,
@@ -233,11 +238,13 @@ fn builder(member: &Member) -> Builder<TokioExecutor> {
 async fn connection(
     stream: TcpStream,
     front: Front,
+    metrics: Arc<Metrics>,
     builder: Arc<Builder<TokioExecutor>>,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let connection = builder.serve_connection(TokioIo::new(stream), front);
+    let counted = Counted::new(front, metrics);
+    let connection = builder.serve_connection(TokioIo::new(stream), counted);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         served = connection.as_mut() => return served,

@@ -26,6 +26,7 @@ mod data;
 mod error;
 mod front;
 mod health;
+mod http;
 mod identity;
 mod join;
 mod keeper;
@@ -36,6 +37,7 @@ mod machine;
 mod maintenance;
 mod member;
 mod members;
+mod metrics;
 mod peer_port;
 pub mod proto;
 mod restore;
@@ -46,7 +48,9 @@ mod watch;
 
 pub use config::{AutoCompaction, ClusterState, Config, QUOTA_DEFAULT_BYTES};
 pub use error::{StartError, Stopped};
+pub use http::Access;
 pub use member::Member;
+pub use metrics::{PeerVitals, Vitals};
 pub use restore::{
     RestoreError, RestoreOptions, SnapshotStatus, restore_snapshot, snapshot_status,
 };

@@ -17,6 +17,7 @@ use quorate_kv::{Changes, Command, HostRow, Hub, LogPlace, Revision, Sink, Store
 
 use crate::command::{Entry, Reply};
 use crate::data::{Attributes, Data};
+use crate::metrics::Metrics;
 use crate::proto::host::{self, HostCommand, host_command};
 
 const LIBRARY_ROW: u8 = b'l';
@@ -133,6 +134,7 @@ impl Machine {
 
 /// The replies to a run of the store's commands.
 fn apply_run(
+    metrics: &Metrics,
     store: &mut Store,
     run: &mut Vec<Command>,
     told: &mut Told<'_>,
@@ -143,7 +145,8 @@ fn apply_run(
     }
     let alarms = run.iter().any(|command| matches!(command, Command::Alarm(_)));
     let replies = store.apply(run, told).map_err(disk_error)?;
-    for reply in replies {
+    for (command, reply) in run.iter().zip(replies) {
+        metrics.carried_out(command, &reply);
         batch.reply(Reply::of(reply));
     }
     run.clear();
@@ -178,13 +181,13 @@ impl DurableStateMachine for Machine {
                     Err(why) => return Err(io::Error::other(why)),
                 },
                 Entry::Host(command) => {
-                    alarms |= apply_run(&mut store, &mut run, &mut told, &mut batch)?;
+                    alarms |= apply_run(&self.data.metrics, &mut store, &mut run, &mut told, &mut batch)?;
                     self.carry_out(command, &mut rows);
                     batch.reply(Reply::done());
                 }
             }
         }
-        alarms |= apply_run(&mut store, &mut run, &mut told, &mut batch)?;
+        alarms |= apply_run(&self.data.metrics, &mut store, &mut run, &mut told, &mut batch)?;
         let applied = batch.finish();
         let library = library_rows(applied.library());
         store.finish(log_place(applied.at()), library.chain(rows));

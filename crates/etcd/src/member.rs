@@ -13,6 +13,7 @@ use crate::command::Entry;
 use crate::config::Config;
 use crate::data::{Attributes, Data};
 use crate::machine::Machine;
+use crate::metrics::Metrics;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::host::{HostCommand, outcome};
 use crate::status;
@@ -67,6 +68,10 @@ impl Member {
     #[must_use]
     pub fn member_id(&self) -> u64 {
         self.0.member_id
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.data.metrics
     }
 
     /// What the server was started with.

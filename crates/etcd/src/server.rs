@@ -20,10 +20,11 @@ use crate::front::{self, Front};
 use crate::machine::Machine;
 use crate::member::{Inner, Member, hex};
 use crate::members;
+use crate::metrics::Metrics;
 use crate::peer_port::PeerPort;
 use crate::proto::host::{Identity, InitialMember};
 use crate::url::{Scheme, Url};
-use crate::{identity, join};
+use crate::{http, identity, join};
 
 /// A running member: it replicates, and serves clients. Dropping it stops it as a crash would;
 /// [`shutdown`](Self::shutdown) is kinder.
@@ -64,6 +65,8 @@ impl Server {
             config.initial_advertise_peer_urls = vec![peer_listen.clone()];
         }
         let (listeners, client_urls) = listen(&config.listen_client_urls).await?;
+        let (http_listeners, _) = listen(&config.listen_client_http_urls).await?;
+        let (metrics_listeners, _) = listen(&config.listen_metrics_urls).await?;
         if config.advertise_client_urls.is_empty() {
             config.advertise_client_urls.clone_from(&client_urls);
         }
@@ -124,10 +127,20 @@ impl Server {
             tokio::spawn(member.clone().keep_history_short(stopping())),
             tokio::spawn(member.clone().publish(stopping())),
         ];
-        let front = Front::new(&member, http(&member));
-        for listener in listeners {
-            let serving = front::serve(listener, front.clone(), member.clone(), stopping());
-            tasks.push(tokio::spawn(serving));
+        tasks.push(tokio::spawn(member.clone().observe(stopping())));
+        let metrics = || Arc::clone(member.metrics());
+        let access = member.config().access.clone();
+        let pages = http(&member).merge(http::client_router(member.clone(), metrics(), access));
+        let only_metrics = http::metrics_router(member.clone(), metrics());
+        let beside = if http_listeners.is_empty() { pages.clone() } else { Router::new() };
+        for (listeners, router) in
+            [(listeners, beside), (http_listeners, pages), (metrics_listeners, only_metrics)]
+        {
+            let front = Front::new(&member, router);
+            for listener in listeners {
+                let serving = front::serve(listener, front.clone(), member.clone(), stopping());
+                tasks.push(tokio::spawn(serving));
+            }
         }
         Ok(Self { member, node: Some(node), client_urls, tasks })
     }
@@ -195,6 +208,8 @@ fn setting<T>(why: impl Into<String>) -> Result<T, StartError> {
 fn check(config: &Config) -> Result<(), StartError> {
     let urls = [
         ("listen-client-urls", &config.listen_client_urls),
+        ("listen-client-http-urls", &config.listen_client_http_urls),
+        ("listen-metrics-urls", &config.listen_metrics_urls),
         ("listen-peer-urls", &config.listen_peer_urls),
         ("initial-advertise-peer-urls", &config.initial_advertise_peer_urls),
     ];
@@ -329,13 +344,14 @@ async fn start_node(
     let checkpoints = config.lease_checkpoint.then(|| micros(config.lease_checkpoint_interval));
     let lessor_config =
         LessorConfig { extension_us: 2 * election_us, checkpoint_interval_us: checkpoints };
+    let metrics = Arc::new(Metrics::new(config.extensive_metrics));
     let file = path.clone();
     // Reads all keys.
     let opened = tokio::task::spawn_blocking(move || {
         Machine::open(file, store_config, |store: Store, attributes| {
             let reader = store.reader();
             let hub = Hub::new(watch_config, reader.revision(), reader.compacted());
-            Data::new(store, hub, Lessor::new(lessor_config), attributes)
+            Data::new(store, hub, Lessor::new(lessor_config), attributes, metrics)
         })
     });
     let opened = opened.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));

@@ -58,6 +58,14 @@ impl Log {
             Self::Disk(log) => log.read(first, last, bytes_max),
         }
     }
+
+    /// What it has done, if it is on disk.
+    pub(crate) fn metrics(&self) -> Option<quorate_wal::Metrics> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Disk(log) => Some(log.metrics()),
+        }
+    }
 }
 
 /// Goes to the end of the worker's queue. Unlike tokio's own, this does not look for input and

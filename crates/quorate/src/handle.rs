@@ -581,6 +581,13 @@ impl<M: Machine> Handle<M> {
         self.shared.counters.values()
     }
 
+    /// What the log on disk has done, and how long its writes and syncs took. `None` if the log is in
+    /// memory or the node has stopped.
+    #[must_use]
+    pub fn log_metrics(&self) -> Option<quorate_wal::Metrics> {
+        self.shared.log()?.metrics()
+    }
+
     /// Listens to what happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {

@@ -40,7 +40,7 @@ impl Member {
         match self.ask_leader(question).await? {
             answer::Answer::Changed(changed) => {
                 let reached = self.0.node.reach(Consistency::AtLeast(Index(changed.index))).await;
-                reached.map_err(|why| self.read_failed(why))?;
+                reached.map_err(status::wait)?;
                 Ok(changed)
             }
             _ => Err(status::confused()),

@@ -177,7 +177,7 @@ impl Maintenance for MaintenanceService {
         _: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
         let reader = self.0.reader();
-        let hash = on_thread(move || reader.hash_kv(Revision(0))).await?.map_err(status::read)?;
+        let hash = on_thread(move || reader.hash()).await?.map_err(status::read)?;
         Ok(Response::new(pb::HashResponse {
             header: self.0.header(hash.revision.0),
             hash: hash.hash,

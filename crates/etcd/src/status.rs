@@ -90,3 +90,14 @@ pub(crate) fn read(why: quorate_kv::ReadError) -> Status {
         why => broken(why),
     }
 }
+
+/// A wait that ended before what was waited for was there.
+#[expect(clippy::needless_pass_by_value, reason = "it is what maps errors")]
+pub(crate) fn wait(why: quorate::ReadError) -> Status {
+    match why {
+        quorate::ReadError::Busy => too_many_requests(),
+        quorate::ReadError::Stopped(_) => stopped(),
+        quorate::ReadError::TimedOut { .. } => timed_out_applying(),
+        _ => timed_out(),
+    }
+}

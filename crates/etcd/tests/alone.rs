@@ -1,4 +1,5 @@
 //! A member alone, through the eyes of a client.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod support;
 
@@ -77,6 +78,19 @@ async fn errors_have_the_words_that_clients_know() {
     let (code, text) = support::error(kv.put(put("a", &"v".repeat(3 << 20))).await);
     assert_eq!(code, Code::ResourceExhausted);
     assert!(text.starts_with("grpc: received message larger than max ("), "{text}");
+
+    let mut raw = tonic::client::Grpc::new(clients.channel.clone());
+    raw.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<pb::StatusRequest, pb::StatusResponse>::default();
+    let path = "/etcdserverpb.KV/Dance".parse().unwrap();
+    let unknown = raw.unary(tonic::Request::new(pb::StatusRequest {}), path, codec).await;
+    let text = "unknown method Dance for service etcdserverpb.KV";
+    refused(unknown, Code::Unimplemented, text);
+    raw.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<pb::StatusRequest, pb::StatusResponse>::default();
+    let path = "/etcdserverpb.Dance/Range".parse().unwrap();
+    let unknown = raw.unary(tonic::Request::new(pb::StatusRequest {}), path, codec).await;
+    refused(unknown, Code::Unimplemented, "unknown service etcdserverpb.Dance");
 
     let op = |op| pb::RequestOp { request: Some(op) };
     let puts = |count: usize| {

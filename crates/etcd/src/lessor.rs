@@ -24,7 +24,7 @@ impl Member {
         match self.0.node.reach(Consistency::Linearizable).await {
             Ok(()) => Ok(()),
             Err(ReadError::NoLeader) => Err(Unanswered::NotLeader),
-            Err(why) => Err(self.read_failed(why).into()),
+            Err(why) => Err(status::wait(why).into()),
         }
     }
 

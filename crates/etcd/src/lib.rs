@@ -40,6 +40,7 @@ mod members;
 mod metrics;
 mod peer_port;
 pub mod proto;
+mod restore;
 mod server;
 mod status;
 mod url;
@@ -50,5 +51,8 @@ pub use error::{StartError, Stopped};
 pub use http::Access;
 pub use member::Member;
 pub use metrics::{PeerVitals, Vitals};
+pub use restore::{
+    RestoreError, RestoreOptions, SnapshotStatus, restore_snapshot, snapshot_status,
+};
 pub use server::Server;
 pub use url::{Scheme, Url, UrlError};

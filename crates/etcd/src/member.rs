@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use quorate::{Consistency, Durable, Handle, MemberRole, NodeId, ProposeError, ReadError};
+use quorate::{Consistency, Durable, Handle, MemberRole, NodeId, ProposeError};
 use quorate_kv::{Alarm, AlarmKind, Command, MemberId, Reader};
 use tokio::sync::watch;
 use tonic::Status;
@@ -149,7 +149,7 @@ impl Member {
     ///
     /// The status that a client is given.
     pub async fn linearizable(&self) -> Result<(), Status> {
-        self.0.node.reach(Consistency::Linearizable).await.map_err(|why| self.read_failed(why))
+        self.0.node.reach(Consistency::Linearizable).await.map_err(status::wait)
     }
 
     /// Waits until the member can serve clients: it knows a leader, and the others know it.
@@ -161,15 +161,6 @@ impl Member {
 
     pub(crate) fn attributes(&self) -> Arc<Attributes> {
         self.0.data.attributes()
-    }
-
-    pub(crate) fn read_failed(&self, why: ReadError) -> Status {
-        match why {
-            ReadError::Busy => status::too_many_requests(),
-            ReadError::Stopped(_) => status::stopped(),
-            ReadError::TimedOut { .. } => status::timed_out_applying(),
-            _ => status::timed_out(),
-        }
     }
 
     // ---- answers ----
@@ -216,7 +207,7 @@ impl Member {
                 Ok((at, reply)) => {
                     if self.0.data.applied_index() < at.index.0 {
                         let reached = self.0.node.reach(Consistency::AtLeast(at.index)).await;
-                        reached.map_err(|why| self.read_failed(why))?;
+                        reached.map_err(status::wait)?;
                     }
                     return reply.into_result().map_err(|why| match why {
                         Some(why) => status::request(why),
@@ -227,9 +218,7 @@ impl Member {
             };
             return Err(match why {
                 // It certainly did not happen, so another attempt cannot be a second one.
-                ProposeError::Overwritten { .. }
-                    if started.elapsed() < self.0.request_timeout =>
-                {
+                ProposeError::Overwritten { .. } if started.elapsed() < self.0.request_timeout => {
                     continue;
                 }
                 ProposeError::Overwritten { .. } => status::timed_out_by_leader(),
@@ -312,8 +301,7 @@ impl Member {
     pub(crate) fn look_at_role(&self) {
         let membership = self.0.node.membership();
         let own = membership.member(NodeId(self.0.member_id));
-        let is_learner =
-            own.is_some_and(|own| own.role == MemberRole::LEARNER);
+        let is_learner = own.is_some_and(|own| own.role == MemberRole::LEARNER);
         self.0.is_learner.store(is_learner, Ordering::Relaxed);
     }
 }

@@ -253,6 +253,19 @@ fn texts(urls: &[Url]) -> Vec<String> {
 
 /// Who this member will be.
 async fn new_identity(config: &Config) -> Result<Identity, StartError> {
+    match config.initial_cluster_state {
+        ClusterState::New => founder(config),
+        ClusterState::Existing => {
+            let (cluster, own_urls) = initial_cluster(config)?;
+            join::identity(config, &cluster, &own_urls).await
+        }
+    }
+}
+
+type InitialCluster = Vec<(String, Vec<Url>)>;
+
+/// The members as the settings name them, and this member's peer URLs.
+fn initial_cluster(config: &Config) -> Result<(InitialCluster, Vec<String>), StartError> {
     let own_urls = texts(&config.initial_advertise_peer_urls);
     let mut cluster = config.initial_cluster.clone();
     if cluster.is_empty() {
@@ -272,9 +285,12 @@ async fn new_identity(config: &Config) -> Result<Identity, StartError> {
             own_urls.join(",")
         ));
     }
-    if config.initial_cluster_state == ClusterState::Existing {
-        return join::identity(config, &cluster, &own_urls).await;
-    }
+    Ok((cluster, own_urls))
+}
+
+/// Who a member of a new cluster is.
+pub(crate) fn founder(config: &Config) -> Result<Identity, StartError> {
+    let (cluster, own_urls) = initial_cluster(config)?;
     let token = &config.initial_cluster_token;
     let members: Vec<InitialMember> = cluster
         .iter()
@@ -367,8 +383,7 @@ async fn start_node(
             tuning.node.forward_timeout_us = micros(request_timeout);
             tuning.leader_wait = request_timeout;
         });
-    let builder =
-        if identity.joins { builder.join(contacts) } else { builder.members(contacts) };
+    let builder = if identity.joins { builder.join(contacts) } else { builder.members(contacts) };
     let node = builder.start().await.map_err(StartError::Node)?;
     debug_assert_eq!(node.id(), NodeId(identity.member));
     Ok((node, data))

@@ -56,9 +56,9 @@ statuses! {
 /// The code of an error of the store.
 const fn code(why: RequestError) -> Code {
     match why {
-        RequestError::Compacted
-        | RequestError::FutureRevision
-        | RequestError::LeaseTtlTooLarge => Code::OutOfRange,
+        RequestError::Compacted | RequestError::FutureRevision | RequestError::LeaseTtlTooLarge => {
+            Code::OutOfRange
+        }
         RequestError::NoSpace => Code::ResourceExhausted,
         RequestError::LeaseNotFound => Code::NotFound,
         RequestError::LeaseExist => Code::FailedPrecondition,
@@ -79,12 +79,25 @@ pub(crate) fn broken(why: impl std::fmt::Display) -> Status {
 
 /// An answer of another kind than the question.
 pub(crate) fn confused() -> Status {
-    Status::internal("a member of another version has answered in a way that this one does not know")
+    Status::internal(
+        "a member of another version has answered in a way that this one does not know",
+    )
 }
 
 pub(crate) fn read(why: quorate_kv::ReadError) -> Status {
     match why {
         quorate_kv::ReadError::Request(why) => request(why),
         why => broken(why),
+    }
+}
+
+/// A wait that ended before what was waited for was there.
+#[expect(clippy::needless_pass_by_value, reason = "it is what maps errors")]
+pub(crate) fn wait(why: quorate::ReadError) -> Status {
+    match why {
+        quorate::ReadError::Busy => too_many_requests(),
+        quorate::ReadError::Stopped(_) => stopped(),
+        quorate::ReadError::TimedOut { .. } => timed_out_applying(),
+        _ => timed_out(),
     }
 }

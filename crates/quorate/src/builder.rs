@@ -411,7 +411,9 @@ impl<M: Machine> Builder<M> {
     }
 }
 
-fn addresses<A: AsRef<str>>(members: impl IntoIterator<Item = (u64, A)>) -> Vec<(NodeId, String)> {
+pub(crate) fn addresses<A: AsRef<str>>(
+    members: impl IntoIterator<Item = (u64, A)>,
+) -> Vec<(NodeId, String)> {
     members.into_iter().map(|(id, address)| (NodeId(id), address.as_ref().to_owned())).collect()
 }
 
@@ -432,7 +434,10 @@ fn remote(
     Ok(Arc::new(remote.map_err(StartError::Transport)?))
 }
 
-fn first_membership(id: NodeId, members: &[(NodeId, String)]) -> Result<Membership, StartError> {
+pub(crate) fn first_membership(
+    id: NodeId,
+    members: &[(NodeId, String)],
+) -> Result<Membership, StartError> {
     let setting = |why: String| Err(StartError::Setting { why });
     let mut by_id = BTreeMap::new();
     for (node, address) in members {
@@ -452,7 +457,7 @@ fn first_membership(id: NodeId, members: &[(NodeId, String)]) -> Result<Membersh
 }
 
 /// FNV-1a: the same name gives the same number everywhere and always.
-fn name_hash(name: &str) -> u64 {
+pub(crate) fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

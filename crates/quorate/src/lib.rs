@@ -221,6 +221,7 @@ mod recovery;
 mod remote;
 mod replica;
 mod replies;
+mod seed;
 mod session;
 mod shared;
 mod snapshot_file;
@@ -250,6 +251,7 @@ pub use quorate_raft::{
     RoleName, Status, Term,
 };
 pub use replica::{Durable, Machine};
+pub use seed::{SEEDED_AT, seed};
 pub use session::Session;
 
 /// What the core says of the cases that this crate's errors and events contain, and its own errors

@@ -11,6 +11,7 @@ mod observed;
 pub(crate) mod process;
 mod text;
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -232,7 +233,7 @@ pub struct PeerVitals {
 impl Metrics {
     /// Notes how a health check went.
     pub(crate) fn checked(&self, kind: &'static str, name: &'static str, good: bool) {
-        let mut checks = self.checks.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let known = checks.iter().position(|check| check.kind == kind && check.name == name);
         let at = known.unwrap_or_else(|| {
             checks.push(Check { kind, name, good, goods: 0, bads: 0 });
@@ -263,7 +264,7 @@ impl Metrics {
     }
 
     fn write_checks(&self, page: &mut Page) {
-        let checks = self.checks.lock().unwrap_or_else(|poison| poison.into_inner());
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         page.family("etcd_server_healthcheck", Kind::Gauge, "How a health check went last.");
         for check in &*checks {
             let labels = [("type", check.kind), ("name", check.name)];

@@ -54,7 +54,7 @@ async fn save(common: &Common, path: &Path) -> Result<(), Failure> {
             }
         }
         file.sync_all().map_err(error)?;
-        if !hash.is_right() {
+        if !hash.agrees() {
             return Err(Failure::File(
                 "the snapshot has not arrived whole: its hash is wrong; save it again".to_owned(),
             ));
@@ -102,7 +102,7 @@ impl TrailingHash {
         self.last.drain(..settled);
     }
 
-    fn is_right(self) -> bool {
+    fn agrees(self) -> bool {
         self.last.len() == HASH_LEN && self.hash.finalize()[..] == self.last[..]
     }
 }
@@ -119,11 +119,11 @@ mod tests {
         for size in [1, 31, 32, 33, 500, 2000] {
             let mut hash = TrailingHash::default();
             whole.chunks(size).for_each(|chunk| hash.update(chunk));
-            assert!(hash.is_right(), "in pieces of {size}");
+            assert!(hash.agrees(), "in pieces of {size}");
         }
         let mut hash = TrailingHash::default();
         hash.update(&whole[1..]);
-        assert!(!hash.is_right());
-        assert!(!TrailingHash::default().is_right());
+        assert!(!hash.agrees());
+        assert!(!TrailingHash::default().agrees());
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ impl Calls {
             .and_then(|version| version.to_str().ok())
             .filter(|version| !version.is_empty() && version.len() <= 32)
             .unwrap_or("unknown");
-        let mut versions = self.versions.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = versions.len();
         match versions.iter_mut().find(|(known, name, _)| *known == shape && name == version) {
             Some((.., count)) => *count += 1,
@@ -119,7 +119,7 @@ impl Calls {
             "Calls, by the version of the client.",
         );
         {
-            let versions = self.versions.lock().unwrap_or_else(|poison| poison.into_inner());
+            let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
             for (shape, version, count) in &*versions {
                 let labels = [("type", *shape), ("client_api_version", version)];
                 page.sample("etcd_server_client_requests_total", &labels, count);

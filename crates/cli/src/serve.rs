@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use quorate_etcd::{Config, Server, Stopped, Url};
 
+pub(crate) use settings::initial_cluster;
+
 use crate::go;
 use crate::log::{FATAL, Format, Log, Threshold};
 use crate::signals::{Request, Signals};

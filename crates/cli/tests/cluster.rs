@@ -182,6 +182,46 @@ fn a_snapshot_is_saved_whole_or_not_at_all() {
     let text = cluster.ctl(&["snapshot", "save", path.to_str().unwrap()]);
     assert!(text.starts_with(&format!("Snapshot saved at {}\n", path.display())), "{text}");
     assert_eq!(std::fs::metadata(&path).unwrap().len() % 512, 32);
+    let file = path.to_str().unwrap();
+    let status = cluster.json(&["snapshot", "status", file]);
+    assert_eq!((&status["revision"], &status["totalKey"]), (&2.into(), &1.into()));
+    assert!(cluster.ctl(&["snapshot", "status", file]).contains(", 2, 1, "));
+
+    // A new cluster begins with what was saved, and not with what came after.
+    cluster.ctl(&["put", "a", "2"]);
+    let new = Cluster::new::<3>();
+    let members: Vec<String> =
+        (0..3).map(|member| format!("n{member}={}", new.peer_url(member))).collect();
+    for member in 0..3 {
+        let mut restore = quorate();
+        restore.args(["snapshot", "restore", file, "--name", &format!("n{member}")]);
+        restore.args(["--initial-cluster", &members.join(",")]);
+        restore.args(["--initial-advertise-peer-urls", &new.peer_url(member), "--data-dir"]);
+        restore.arg(new.data_dir(member));
+        restore.args(["--bump-revision", "1000", "--mark-compacted"]);
+        let output = restore.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(stdout(&output).starts_with("Snapshot restored to "));
+        assert_eq!(restore.output().unwrap().status.code(), Some(6), "it is not empty any more");
+    }
+    let _servers = new.start_all();
+    assert_eq!(new.ctl(&["get", "a"]), "a\n1\n");
+    assert!(new.json(&["get", "a"])["header"]["revision"].as_i64().unwrap() > 1000);
+    assert_eq!(new.ctl(&["member", "list"]).lines().count(), 3);
+
+    let broken = cluster.directory.path().join("broken.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&broken, bytes).unwrap();
+    let output = quorate()
+        .args(["snapshot", "restore", broken.to_str().unwrap(), "--data-dir"])
+        .arg(cluster.directory.path().join("unused"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6));
+    assert!(stderr(&output).starts_with("Error: expected sha256 ["), "{}", stderr(&output));
+
     let nowhere = cluster.directory.path().join("nowhere/backup.db");
     let output = quorate()
         .args(["snapshot", "save", nowhere.to_str().unwrap()])

@@ -201,7 +201,7 @@ fn default_route() -> Option<String> {
 }
 
 /// Reads `name=url,name=url`; a name may come more than once.
-fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
+pub(crate) fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
     let mut cluster: Vec<(String, Vec<Url>)> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let Some((name, url)) = part.split_once('=').filter(|(name, _)| !name.is_empty()) else {

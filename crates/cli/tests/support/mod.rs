@@ -1,7 +1,7 @@
 //! Real processes, and what they say.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use quorate_kv::{
-    AlarmKind, Flush, Hub, LeaderTerm, Lessor, LogPlace, Reader, Renewal, Store, Ticket,
+    AlarmKind, Flush, Hub, LeaderTerm, Lessor, LogPlace, Reader, Renewal, Store, StoreConfig,
+    Ticket,
 };
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
-use crate::metrics::Metrics;
 use crate::machine::disk_error;
+use crate::metrics::Metrics;
 use crate::proto::host;
 
 /// What the cluster keeps beside keys and leases.
@@ -178,6 +179,17 @@ impl Data {
             }
             self.wait_for_flush();
         }
+    }
+
+    /// Lets go of the database, whoever still holds on to the member: another process may have it. Nobody applies any more.
+    pub(crate) fn close(&self) {
+        let closed = Store::in_memory(StoreConfig {
+            values_bytes_max: 0,
+            cache_bytes: 0,
+            ..StoreConfig::default()
+        });
+        *self.reader.write().unwrap_or_else(PoisonError::into_inner) = closed.reader();
+        *self.store() = closed;
     }
 
     /// A batch was applied, and nobody has been answered yet.

@@ -112,10 +112,16 @@ impl Services {
         Ok(())
     }
 
-    /// The error of a request that is larger than allowed, in the words that clients know.
-    fn reword(&self, response: &mut Response<Body>) {
+    /// Errors that the library has words of its own for, in those that clients know.
+    fn reword(&self, called: (&str, &str), response: &mut Response<Body>) {
         const TONIC: &str = "Error, decoded message length too large: found ";
         let Some(status) = Status::from_header_map(response.headers()) else { return };
+        if status.code() == Code::Unimplemented && status.message().is_empty() {
+            let (service, method) = called;
+            let text = format!("unknown method {method} for service {service}");
+            *response = Status::unimplemented(text).into_http();
+            return;
+        }
         let Some(rest) = status.message().strip_prefix(TONIC) else { return };
         let found = rest.split(' ').next().unwrap_or("0");
         let max = self.request_bytes_max;
@@ -158,7 +164,8 @@ where
                 Ok(response.map(Body::new))
             });
         }
-        let path = request.uri().path();
+        let uri = request.uri().clone();
+        let path = uri.path();
         if let Err(why) = services.admit(path, request.headers()) {
             return Box::pin(std::future::ready(Ok(why.into_http())));
         }
@@ -182,7 +189,8 @@ where
             let mut response = answer.await?;
             // Only what failed before it began has its status in front.
             if response.headers().contains_key("grpc-status") {
-                services.reword(&mut response);
+                let called = uri.path().trim_start_matches('/').split_once('/');
+                services.reword(called.unwrap_or_default(), &mut response);
             }
             response.headers_mut().entry("content-type").or_insert(GRPC);
             Ok(response)

@@ -181,7 +181,8 @@ impl DurableStateMachine for Machine {
                     Err(why) => return Err(io::Error::other(why)),
                 },
                 Entry::Host(command) => {
-                    alarms |= apply_run(&self.data.metrics, &mut store, &mut run, &mut told, &mut batch)?;
+                    alarms |=
+                        apply_run(&self.data.metrics, &mut store, &mut run, &mut told, &mut batch)?;
                     self.carry_out(command, &mut rows);
                     batch.reply(Reply::done());
                 }

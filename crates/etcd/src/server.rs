@@ -174,20 +174,28 @@ impl Server {
     /// Stops the member. A leader hands leadership over first; requests under way are given a moment. Returns when its data
     /// are closed.
     pub async fn shutdown(mut self) {
+        let member = self.member.clone();
         if let Some(node) = self.node.take() {
-            let handle = node.handle();
-            // New connections are refused from now on, streams end, and the lessor stops.
-            let hand_over = node.shutdown();
             let end = async {
-                self.member.0.stopping.send_replace(true);
-                self.member.0.data.hub.shutdown();
+                // New connections are refused from now on, and streams end.
+                member.0.stopping.send_replace(true);
+                member.0.data.hub.shutdown();
             };
-            tokio::join!(hand_over, end);
-            drop(handle);
+            tokio::join!(node.shutdown(), end);
         }
-        for task in std::mem::take(&mut self.tasks) {
-            let _ = tokio::time::timeout(GRACE, task).await;
-        }
+        let tasks = std::mem::take(&mut self.tasks);
+        let all = async {
+            for task in tasks {
+                let _ = task.await;
+            }
+        };
+        let _ = tokio::time::timeout(GRACE, all).await;
+        let close = move || {
+            // The log has it all; this spares the next start the work.
+            let _ = member.0.data.flush_now();
+            member.0.data.close();
+        };
+        let _ = tokio::task::spawn_blocking(close).await;
     }
 }
 

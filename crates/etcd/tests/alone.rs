@@ -79,6 +79,19 @@ async fn errors_have_the_words_that_clients_know() {
     assert_eq!(code, Code::ResourceExhausted);
     assert!(text.starts_with("grpc: received message larger than max ("), "{text}");
 
+    let mut raw = tonic::client::Grpc::new(clients.channel.clone());
+    raw.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<pb::StatusRequest, pb::StatusResponse>::default();
+    let path = "/etcdserverpb.KV/Dance".parse().unwrap();
+    let unknown = raw.unary(tonic::Request::new(pb::StatusRequest {}), path, codec).await;
+    let text = "unknown method Dance for service etcdserverpb.KV";
+    refused(unknown, Code::Unimplemented, text);
+    raw.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<pb::StatusRequest, pb::StatusResponse>::default();
+    let path = "/etcdserverpb.Dance/Range".parse().unwrap();
+    let unknown = raw.unary(tonic::Request::new(pb::StatusRequest {}), path, codec).await;
+    refused(unknown, Code::Unimplemented, "unknown service etcdserverpb.Dance");
+
     let op = |op| pb::RequestOp { request: Some(op) };
     let puts = |count: usize| {
         let put = pb::request_op::Request::RequestPut(put("a", "v"));

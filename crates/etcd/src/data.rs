@@ -1,4 +1,5 @@
 //! What a member knows, shared by whoever applies and whoever serves.
+use std::time::Instant;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -160,7 +161,9 @@ impl Data {
     }
 
     pub(crate) fn end_flush(&self, flush: Flush) -> io::Result<LogPlace> {
+        let began = Instant::now();
         let written = flush.write().map_err(disk_error);
+        self.metrics.commits.observe(began.elapsed());
         *self.flushing() = false;
         self.flushed.notify_all();
         written

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -263,7 +264,25 @@ async fn connection(
     connection.await
 }
 
+/// The addresses behind `host:port`; without a host, all of this machine. Names may have several, and clients try those of
+/// IPv4 first.
+pub(crate) async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let everywhere;
+    let address = if address.starts_with(':') {
+        everywhere = format!("0.0.0.0{address}");
+        &everywhere
+    } else {
+        address
+    };
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host(address).await?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addresses)
+}
+
 /// Listens at an address of the form `host:port`.
 pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    TcpListener::bind(&resolve(address).await?[..]).await
 }

@@ -172,6 +172,81 @@ fn a_watch_goes_on_at_another_member() {
     assert_eq!(watch.seen, ["PUT", "k1", "v1", "PUT", "k2", "v2", "DELETE"]);
 }
 
+/// Starts a member that joins a cluster, with what `member add` printed for it.
+fn join(cluster: &Cluster, other: &Cluster, added: &str) -> Server {
+    let value = |name: &str| {
+        let line = added.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim_matches(['=', '"']).to_owned()
+    };
+    let mut command = quorate();
+    command.arg("serve").arg("--data-dir").arg(other.data_dir(0));
+    for name in ["ETCD_NAME", "ETCD_INITIAL_CLUSTER", "ETCD_INITIAL_CLUSTER_STATE"] {
+        command.env(name, value(&format!("{name}=")));
+    }
+    command.args(["--initial-advertise-peer-urls", &other.peer_url(0)]);
+    command.args(["--listen-peer-urls", &other.peer_url(0)]);
+    command.args(["--listen-client-urls", &other.client_url(0)]);
+    command.args(["--advertise-client-urls", &other.client_url(0)]);
+    assert_eq!(cluster.ctl(&["get", "nothing"]), "");
+    other.start_with(0, command)
+}
+
+#[test]
+fn members_join_and_leave() {
+    let cluster = Cluster::new::<1>();
+    let mut first = cluster.start(0);
+    first.ready();
+    cluster.ctl(&["put", "a", "1"]);
+
+    // A learner has no vote, so the cluster goes on alone.
+    let learner = Cluster::new::<1>();
+    let added =
+        cluster.ctl(&["member", "add", "l", "--learner", "--peer-urls", &learner.peer_url(0)]);
+    let id = added.split_whitespace().nth(1).unwrap().to_owned();
+    let mut joined = join(&cluster, &learner, &added);
+    joined.ready();
+    let at_learner = |arguments: &[&str]| {
+        quorate().args(arguments).args(["--endpoints", &joined.endpoint()]).output().unwrap()
+    };
+    eventually(|| stdout(&at_learner(&["get", "a", "--consistency=s"])) == "a\n1\n");
+    assert_eq!(
+        stderr(&at_learner(&["put", "a", "2"])),
+        "Error: etcdserver: rpc not supported for learner\n"
+    );
+    assert!(stdout(&at_learner(&["status"])).contains(" learner "));
+    assert_eq!(http(joined.client_port, "GET /readyz/non_learner").0, 503);
+    assert_eq!(support::metric(joined.client_port, "etcd_server_is_learner").unwrap(), "1");
+    eventually(|| {
+        let output = quorate()
+            .args(["member", "promote", &id, "--endpoints", &cluster.endpoints()])
+            .output()
+            .unwrap();
+        output.status.success()
+    });
+    assert!(cluster.ctl(&["member", "list"]).contains(&format!("{id}, started, l, ")));
+
+    // Whoever is removed ends, and well.
+    cluster.ctl(&["member", "remove", &id]);
+    let status = joined.process.wait();
+    assert_eq!(status.code(), Some(0), "{}", joined.process.seen.join("\n"));
+    assert_eq!(cluster.ctl(&["member", "list"]).lines().count(), 1);
+    cluster.ctl(&["put", "a", "3"]);
+}
+
+#[test]
+fn a_member_that_was_not_added_does_not_join() {
+    let cluster = Cluster::new::<1>();
+    let mut first = cluster.start(0);
+    first.ready();
+    let other = Cluster::new::<1>();
+    let mut command = other.command(0);
+    let members = format!("n0={},n1={}", other.peer_url(0), cluster.peer_url(0));
+    command.args(["--initial-cluster", &members, "--initial-cluster-state", "existing"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).lines().last().unwrap().contains("\"level\":\"fatal\""));
+}
+
 #[test]
 fn a_snapshot_is_saved_whole_or_not_at_all() {
     let cluster = Cluster::new::<1>();

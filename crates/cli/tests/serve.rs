@@ -195,6 +195,20 @@ fn log_lines_may_go_to_files_and_look_otherwise() {
 }
 
 #[test]
+fn slow_requests_are_told_of() {
+    let cluster = Cluster::new::<1>();
+    let mut command = cluster.command(0);
+    command.args(["--experimental-warning-unary-request-duration", "1ns"]);
+    let mut server = cluster.start_with(0, command);
+    server.ready();
+    cluster.ctl(&["put", "a", "1"]);
+    let line = server.process.wait_for("request stats");
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["level"], "warn");
+    assert_eq!(line["response type"], "/etcdserverpb.KV/Put");
+}
+
+#[test]
 fn a_port_in_use_ends_the_start() {
     let cluster = Cluster::new::<1>();
     let mut first = cluster.start(0);

@@ -14,6 +14,7 @@ use quorate_transport::{Identity, Peer, Settings as TcpSettings, Tcp, Transport}
 use quorate_wal::{Disk, Options, RealDisk};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::asks::Asks;
 use crate::clock;
 use crate::disk_log::DiskLog;
 use crate::driver::{Driver, Log, State};
@@ -44,11 +45,20 @@ pub struct Builder<M> {
     first: Option<First>,
     network: Reach,
     listen: Option<String>,
+    address_of: AddressOf,
     log_disk: Option<Arc<dyn Disk>>,
     apply: Apply,
     tuning: Tuning,
     requests_max: usize,
     messages_max: usize,
+}
+
+/// Finds the address in what the membership says of a member.
+pub(crate) type AddressOf = fn(&[u8]) -> String;
+
+/// It is nothing but the address.
+pub(crate) fn whole(context: &[u8]) -> String {
+    String::from_utf8_lossy(context).into_owned()
 }
 
 /// How nodes reach each other.
@@ -126,6 +136,7 @@ impl<M: Machine> Builder<M> {
             first: None,
             network: Reach::Tcp(Box::new(|_| {})),
             listen: None,
+            address_of: whole,
             log_disk: None,
             apply: Apply::Auto,
             tuning,
@@ -189,6 +200,15 @@ impl<M: Machine> Builder<M> {
     #[must_use]
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = Some(address.into());
+        self
+    }
+
+    /// Where a member is dialled, from what the membership says of it. By default that is an address and
+    /// nothing else; with this it can say more, names or several addresses for example. The same at
+    /// every member.
+    #[must_use]
+    pub fn address_of(mut self, address_of: fn(&[u8]) -> String) -> Self {
+        self.address_of = address_of;
         self
     }
 
@@ -344,21 +364,25 @@ impl<M: Machine> Builder<M> {
             Apply::Thread => false,
         };
         let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
-        let shared = Arc::new(Shared::new(id, Arc::clone(&inbox), log.clone(), applied));
+        let asks = Arc::new(Asks::new(id, random()?, runtime.clone()));
+        let shared =
+            Arc::new(Shared::new(Arc::clone(&inbox), Arc::clone(&asks), log.clone(), applied));
         let endpoint = Endpoint {
             node: id,
             cluster,
             incarnation,
             inbox: Arc::clone(&inbox),
             snapshots: Arc::clone(&snapshots),
+            asks: Arc::clone(&asks),
             receiving: Arc::default(),
         };
-        let own = contacts.iter().find(|(node, _)| *node == id).map(|(_, address)| address);
-        let listen = self.listen.or_else(|| own.cloned());
+        let address_of = self.address_of;
+        let own = contacts.iter().find(|(node, _)| *node == id);
+        let listen = self.listen.or_else(|| own.map(|(_, context)| address_of(context.as_bytes())));
         let identity = Identity { cluster, node: id, incarnation, boot: boot_nonce, features: 0 };
         let network: Arc<dyn Network> = match self.network {
             Reach::InProcess(network) => network.join(endpoint),
-            Reach::Own(make) => remote(make(identity), endpoint, &shared, &contacts)?,
+            Reach::Own(make) => remote(make(identity), endpoint, &shared, &contacts, address_of)?,
             Reach::Tcp(tune) => {
                 let listen = listen.ok_or_else(|| {
                     missing("say where this node listens for its peers: `listen`")
@@ -367,9 +391,10 @@ impl<M: Machine> Builder<M> {
                 settings.seed = random()?;
                 tune(&mut settings);
                 let tcp = Tcp::bind(identity, settings).map_err(StartError::Transport)?;
-                remote(Arc::new(tcp), endpoint, &shared, &contacts)?
+                remote(Arc::new(tcp), endpoint, &shared, &contacts, address_of)?
             }
         };
+        asks.connect(&network);
         let driver = Driver {
             node,
             shared: Arc::clone(&shared),
@@ -386,7 +411,9 @@ impl<M: Machine> Builder<M> {
     }
 }
 
-fn addresses<A: AsRef<str>>(members: impl IntoIterator<Item = (u64, A)>) -> Vec<(NodeId, String)> {
+pub(crate) fn addresses<A: AsRef<str>>(
+    members: impl IntoIterator<Item = (u64, A)>,
+) -> Vec<(NodeId, String)> {
     members.into_iter().map(|(id, address)| (NodeId(id), address.as_ref().to_owned())).collect()
 }
 
@@ -395,17 +422,22 @@ fn remote(
     endpoint: Endpoint,
     shared: &Arc<Shared>,
     contacts: &[(NodeId, String)],
+    address_of: AddressOf,
 ) -> Result<Arc<dyn Network>, StartError> {
     let contacts = contacts.iter().map(|(node, address)| Peer {
         node: *node,
-        address: address.clone(),
+        address: address_of(address.as_bytes()),
         incarnation: None,
     });
-    let remote = Remote::start(transport, endpoint, Arc::clone(shared), contacts.collect());
+    let remote =
+        Remote::start(transport, endpoint, Arc::clone(shared), contacts.collect(), address_of);
     Ok(Arc::new(remote.map_err(StartError::Transport)?))
 }
 
-fn first_membership(id: NodeId, members: &[(NodeId, String)]) -> Result<Membership, StartError> {
+pub(crate) fn first_membership(
+    id: NodeId,
+    members: &[(NodeId, String)],
+) -> Result<Membership, StartError> {
     let setting = |why: String| Err(StartError::Setting { why });
     let mut by_id = BTreeMap::new();
     for (node, address) in members {
@@ -425,7 +457,7 @@ fn first_membership(id: NodeId, members: &[(NodeId, String)]) -> Result<Membersh
 }
 
 /// FNV-1a: the same name gives the same number everywhere and always.
-fn name_hash(name: &str) -> u64 {
+pub(crate) fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

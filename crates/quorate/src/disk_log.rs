@@ -94,6 +94,10 @@ impl DiskLog {
         self.queue.changed.notify_one();
     }
 
+    pub(crate) fn metrics(&self) -> quorate_wal::Metrics {
+        self.wal.metrics()
+    }
+
     /// Entries from `first` to `last`, as many as stay below `bytes_max`, and at least one. Waits
     /// for the disk.
     pub(crate) fn read(

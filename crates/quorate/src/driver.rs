@@ -58,6 +58,14 @@ impl Log {
             Self::Disk(log) => log.read(first, last, bytes_max),
         }
     }
+
+    /// What it has done, if it is on disk.
+    pub(crate) fn metrics(&self) -> Option<quorate_wal::Metrics> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Disk(log) => Some(log.metrics()),
+        }
+    }
 }
 
 /// Goes to the end of the worker's queue. Unlike tokio's own, this does not look for input and
@@ -684,6 +692,7 @@ impl Driver {
         let _ = shared.stopped.set(why.clone());
         shared.forget_log();
         network.close().await;
+        shared.asks.close();
         shared.inbox.close();
         // Whoever waits is told that nobody answers, and asks why.
         drop(state.replies);

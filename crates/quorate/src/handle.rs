@@ -256,13 +256,27 @@ impl<M: Machine> Handle<M> {
     /// [`OutcomeUnknown`](ProposeError::OutcomeUnknown) a retry might execute it twice; a
     /// [`Session`](crate::Session) retries for you, and executes it once.
     pub async fn propose(&self, command: M::Command) -> Result<M::Reply, ProposeError> {
+        self.propose_placed(command).await.map(|(_, reply)| reply)
+    }
+
+    /// The same, with the command's place in the log. The reply may come from the leader before this
+    /// node has applied the command; [`Consistency::AtLeast`] with that index waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`propose`](Self::propose).
+    pub async fn propose_placed(
+        &self,
+        command: M::Command,
+    ) -> Result<(LogId, M::Reply), ProposeError> {
         let bytes = plain_bytes(&command);
         drop(command);
         let executed = match self.submit(bytes.clone()).await {
             Err(ProposeError::NotLeader { .. }) => Box::pin(self.submit_patiently(bytes)).await?,
             result => result?,
         };
-        decode_reply(executed)
+        let at = executed.at;
+        decode_reply(executed).map(|reply| (at, reply))
     }
 
     /// The same without waiting: a command that no leader can take now fails at once.
@@ -416,6 +430,16 @@ impl<M: Machine> Handle<M> {
         Ok((self.look(look)?, age))
     }
 
+    /// Waits until a look at the data would be that consistent, and looks at nothing: for machines
+    /// whose data are shared in another way. What was applied when this returns is new enough.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub async fn reach(&self, consistency: Consistency) -> Result<(), ReadError> {
+        self.wait_to_read(consistency).await
+    }
+
     fn look<T>(&self, look: impl FnOnce(&M::Data) -> T) -> Result<T, ReadError> {
         if let Some(why) = self.shared.stopped.get() {
             return Err(ReadError::Stopped(why.clone()));
@@ -555,6 +579,13 @@ impl<M: Machine> Handle<M> {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.shared.counters.values()
+    }
+
+    /// What the log on disk has done, and how long its writes and syncs took. `None` if the log is in
+    /// memory or the node has stopped.
+    #[must_use]
+    pub fn log_metrics(&self) -> Option<quorate_wal::Metrics> {
+        self.shared.log()?.metrics()
     }
 
     /// Listens to what happens from now on.

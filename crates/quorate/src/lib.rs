@@ -197,6 +197,7 @@
 //! * Transactions over several clusters, and sharding.
 //! * Repair of a damaged log from peers: replace the node.
 
+mod asks;
 mod builder;
 mod clock;
 mod codec;
@@ -220,12 +221,14 @@ mod recovery;
 mod remote;
 mod replica;
 mod replies;
+mod seed;
 mod session;
 mod shared;
 mod snapshot_file;
 mod snapshots;
 pub mod testing;
 
+pub use asks::AskError;
 pub use builder::{Apply, Builder, Tuning};
 pub use codec::{Codec, CodecError, Raw};
 pub use committed::{Committed, CommittedCommand, CommittedError};
@@ -248,6 +251,7 @@ pub use quorate_raft::{
     RoleName, Status, Term,
 };
 pub use replica::{Durable, Machine};
+pub use seed::{SEEDED_AT, seed};
 pub use session::Session;
 
 /// What the core says of the cases that this crate's errors and events contain, and its own errors
@@ -259,9 +263,9 @@ pub mod core {
     };
 }
 
-/// The log on disk: the disks that it can be given, and what its opening may find.
+/// The log on disk: the disks that it can be given, what its opening may find, and what it has done.
 pub mod wal {
-    pub use quorate_wal::{Disk, MemoryDisk, OpenError, RealDisk};
+    pub use quorate_wal::{Disk, Histogram, MemoryDisk, Metrics, OpenError, RealDisk};
 }
 
 /// How peers reach each other: the settings of TCP, and the trait of a transport of your own, with

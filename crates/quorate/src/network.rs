@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use quorate_node::{Event, NodeMessage};
 use quorate_raft::{Incarnation, NodeId, SnapshotMeta};
 
+use crate::asks::Asks;
 use crate::inbox::{Inbox, Report};
 use crate::peers::Peers;
 use crate::snapshot_file::Head;
@@ -20,6 +22,7 @@ pub(crate) struct Endpoint {
     pub(crate) incarnation: Incarnation,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) asks: Arc<Asks>,
     /// Held while a snapshot is received: two at once would write into one file.
     pub(crate) receiving: Arc<Mutex<()>>,
 }
@@ -38,7 +41,7 @@ impl Endpoint {
         let result = self.snapshots.receive(meta.id).and_then(|mut incoming| {
             copy(&mut incoming)?;
             let (cluster, meta) = (self.cluster, meta.clone());
-            incoming.finish(&Head { cluster, meta, sessions: bytes::Bytes::new() })
+            incoming.finish(&Head { cluster, meta, sessions: Bytes::new() })
         });
         drop(alone);
         if let Err(error) = &result
@@ -57,6 +60,8 @@ pub(crate) use quorate_transport::BoxFuture;
 pub(crate) trait Network: Send + Sync {
     /// Sends, or loses it. Never waits.
     fn send(&self, to: NodeId, message: NodeMessage);
+    /// Sends a frame that is not the node's. False if it is lost here.
+    fn carry(&self, to: NodeId, frame: Bytes) -> bool;
     /// Who is there, with what the membership says of them.
     fn set_peers(&self, peers: &Peers);
     /// Fetches a snapshot from a peer, and reports [`Event::Fetched`].
@@ -140,6 +145,11 @@ impl Network for Local {
             Arc::clone(&target.inbox)
         };
         inbox.message(message);
+    }
+
+    fn carry(&self, to: NodeId, frame: Bytes) -> bool {
+        let target = self.network.target(self.endpoint.node, to);
+        target.is_some_and(|target| target.asks.received(self.endpoint.node, &frame))
     }
 
     fn set_peers(&self, _: &Peers) {}

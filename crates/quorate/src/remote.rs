@@ -13,11 +13,12 @@ use bytes::Bytes;
 use quorate_node::{Event, NodeMessage};
 use quorate_raft::{Incarnation, Index, LogId, Message, NodeId, SnapshotMeta, Term};
 use quorate_transport::{
-    FetchError, Handler, Lane, Note, Pause, Peer, SnapshotRead, SnapshotRequest, SnapshotSource,
-    Stranger, Transport,
+    FetchError, Handler, Lane, Note, Pause, Peer, Sent, SnapshotRead, SnapshotRequest,
+    SnapshotSource, Stranger, Transport,
 };
 use tokio::sync::watch;
 
+use crate::builder::AddressOf;
 use crate::events::NodeEvent;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
@@ -38,6 +39,7 @@ pub(crate) struct Remote {
     endpoint: Endpoint,
     /// Whom a node that waits to be added answers, until it knows the members.
     contacts: Vec<Peer>,
+    address_of: AddressOf,
     /// Counts the fetches; a later one ends those before it.
     fetches: watch::Sender<u64>,
 }
@@ -48,12 +50,13 @@ impl Remote {
         endpoint: Endpoint,
         shared: Arc<Shared>,
         contacts: Vec<Peer>,
+        address_of: AddressOf,
     ) -> Result<Self, quorate_transport::StartError> {
         transport.set_peers(&contacts);
         let bad = Mutex::default();
         let ears = Ears { endpoint: endpoint.clone(), shared, bad };
         transport.start(Arc::new(ears))?;
-        Ok(Self { transport, endpoint, contacts, fetches: watch::channel(0).0 })
+        Ok(Self { transport, endpoint, contacts, address_of, fetches: watch::channel(0).0 })
     }
 }
 
@@ -74,13 +77,17 @@ impl Network for Remote {
         let _ = self.transport.send(to, lane, frame);
     }
 
+    fn carry(&self, to: NodeId, frame: Bytes) -> bool {
+        self.transport.send(to, Lane::Bulk, frame) == Sent::Queued
+    }
+
     fn set_peers(&self, peers: &Peers) {
         if peers.is_empty() {
             return self.transport.set_peers(&self.contacts);
         }
         let peer = |(node, member): (NodeId, &quorate_raft::Member)| Peer {
             node,
-            address: String::from_utf8_lossy(&member.context).into_owned(),
+            address: (self.address_of)(&member.context),
             incarnation: member.incarnation,
         };
         let peers: Vec<Peer> = peers.all().map(peer).collect();
@@ -212,7 +219,12 @@ impl Ears {
 impl Handler for Ears {
     fn received(&self, from: NodeId, lane: Lane, frames: Drain<'_, Bytes>) -> Option<Pause> {
         let inbox = &self.endpoint.inbox;
-        let messages = frames.filter_map(|frame| self.message(from, &frame));
+        let messages = frames.filter_map(|frame| {
+            if self.endpoint.asks.received(from, &frame) {
+                return None;
+            }
+            self.message(from, &frame)
+        });
         match lane {
             Lane::Urgent => {
                 for message in messages {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use quorate_raft::{Index, Membership, NodeId, Term, Time};
 use tokio::sync::{broadcast, watch};
 
+use crate::asks::Asks;
 use crate::driver::Log;
 use crate::error::StopReason;
 use crate::events::{EVENTS_MAX, NodeEvent};
@@ -15,6 +16,7 @@ use crate::metrics::Counters;
 pub(crate) struct Shared {
     pub(crate) id: NodeId,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) asks: Arc<Asks>,
     /// Until the node stops: handles may be kept for longer, and the log is locked while it is open.
     pub(crate) log: Mutex<Option<Log>>,
     pub(crate) counters: Counters,
@@ -31,10 +33,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(id: NodeId, inbox: Arc<Inbox>, log: Log, applied: Index) -> Self {
+    pub(crate) fn new(inbox: Arc<Inbox>, asks: Arc<Asks>, log: Log, applied: Index) -> Self {
         Self {
-            id,
+            id: asks.node(),
             inbox,
+            asks,
             log: Mutex::new(Some(log)),
             counters: Counters::default(),
             freshness: FreshnessCell::default(),

@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use quorate::{
-    Age, CommittedError, Consistency, EVENTS_MAX, Heard, InProcess, Index, Node, NodeEvent,
-    ProposeError, SessionError, Snapshot, StateMachine,
+    Age, AskError, CommittedError, Consistency, EVENTS_MAX, Heard, InProcess, Index, Node,
+    NodeEvent, ProposeError, SessionError, Snapshot, StateMachine,
 };
 
 #[derive(Default)]
@@ -261,4 +261,41 @@ async fn a_leader_hands_over_before_it_stops() {
     for node in nodes {
         node.stop().await;
     }
+}
+
+#[tokio::test]
+async fn members_ask_each_other_what_is_no_command() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let network = InProcess::new();
+    let nodes = three(&network).await;
+    nodes[0].wait_for_leader().await.unwrap();
+    let (one, two) = (nodes[0].id(), nodes[1].id());
+    assert_eq!(nodes[0].ask(two, b"who?", LIMIT).await, Err(AskError::Declined));
+    for node in &nodes {
+        let handle = node.handle();
+        node.answer_with(move |from, question| {
+            let handle = handle.clone();
+            async move {
+                if &question[..] == b"silence" {
+                    std::future::pending::<()>().await;
+                }
+                format!("{} to {from}: {}", handle.id(), question.len()).into()
+            }
+        });
+    }
+    assert_eq!(nodes[0].ask(two, b"who?", LIMIT).await.unwrap(), "2 to 1: 4");
+    assert_eq!(nodes[0].ask(one, b"", LIMIT).await.unwrap(), "1 to 1: 0");
+    let soon = Duration::from_millis(20);
+    assert_eq!(nodes[0].ask(two, b"silence", soon).await, Err(AskError::TimedOut));
+    network.cut(two, one);
+    assert_eq!(nodes[0].ask(two, b"who?", soon).await, Err(AskError::TimedOut));
+    assert_eq!(nodes[1].ask(one, b"who?", soon).await, Err(AskError::NotConnected));
+    network.heal();
+    let handle = nodes[0].handle();
+    let waiting = tokio::spawn(async move { handle.ask(two, b"silence", LIMIT).await });
+    tokio::time::sleep(soon).await;
+    for node in nodes {
+        node.stop().await;
+    }
+    assert!(matches!(waiting.await.unwrap(), Err(AskError::Stopped(_))));
 }

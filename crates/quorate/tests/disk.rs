@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use quorate::{
     Heard, Node, NodeEvent, ProposeError, Snapshot, StartError, StateMachine, StopReason,
@@ -198,6 +199,37 @@ async fn leaders_come_and_go_and_sessions_execute_once() {
     let tally = nodes[&1].read(|tally| tally.0.clone()).await.unwrap();
     assert_eq!(tally, (1_000..number).map(|number| (number, 1)).collect());
     stop_all(nodes.into_values()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_membership_may_say_more_than_an_address_and_members_ask_each_other() {
+    let scratch = Scratch::new();
+    let said =
+        addresses(2).into_iter().map(|(id, address)| (id, format!("node-{id} at {address}")));
+    let members: Vec<(u64, String)> = said.collect();
+    let mut nodes = Vec::new();
+    for (id, _) in &members {
+        let builder = Node::builder(*id, Tally::default())
+            .data_dir(scratch.of(*id))
+            .members(members.clone())
+            .address_of(|said| {
+                let said = String::from_utf8_lossy(said);
+                said.rsplit(' ').next().unwrap_or_default().to_owned()
+            });
+        nodes.push(builder.start().await.unwrap());
+    }
+    nodes[0].propose(1).await.unwrap();
+    let id = nodes[1].id();
+    nodes[1].answer_with(|from, question| async move {
+        [from.to_string().as_bytes(), b" asked ", &question[..]].concat().into()
+    });
+    let limit = Duration::from_secs(5);
+    assert_eq!(nodes[0].ask(id, b"the way", limit).await.unwrap(), "1 asked the way");
+    let long = vec![b'x'; 1 << 20];
+    assert_eq!(nodes[0].ask(id, &long, limit).await.unwrap().len(), long.len() + 8);
+    let back = nodes[1].ask(nodes[0].id(), b"?", limit).await;
+    assert_eq!(back, Err(quorate::AskError::Declined));
+    stop_all(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

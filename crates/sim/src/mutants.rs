@@ -279,12 +279,8 @@ fn try_all(
 ) -> Result<Vec<Trial>, MutantsError> {
     let next = AtomicUsize::new(0);
     let judges = patches.iter().flat_map(|patch| &patch.head.judges);
-    let tested: BTreeSet<&str> = judges
-        .filter_map(|judge| match judge {
-            Judge::Simulator => None,
-            Judge::Tests(name) => Some(name.as_str()),
-        })
-        .collect();
+    let tested: BTreeSet<&str> =
+        judges.filter_map(|judge| judge.tests().map(|(name, _)| name)).collect();
     let work = |job: usize| -> Result<Vec<(usize, Trial)>, MutantsError> {
         let tree = Tree::copy(root, &home.join(job.to_string()), &tested)?;
         let court = Court { tree, passed: RefCell::default() };
@@ -317,8 +313,8 @@ fn try_all(
 /// Where mutants are tried.
 struct Court {
     tree: Tree,
-    /// Crates whose tests have passed without a patch.
-    passed: RefCell<BTreeSet<String>>,
+    /// Crates whose tests, or those of one file, have passed without a patch.
+    passed: RefCell<BTreeSet<(String, Option<String>)>>,
 }
 
 impl Court {
@@ -328,9 +324,9 @@ impl Court {
         let mut wall = Duration::ZERO;
         let mut outcome = None;
         for judge in &patch.head.judges {
-            let (verdict, took) = match judge {
-                Judge::Simulator => self.simulate(patch, seeds)?,
-                Judge::Tests(name) => self.test(patch, name)?,
+            let (verdict, took) = match judge.tests() {
+                None => self.simulate(patch, seeds)?,
+                Some((name, file)) => self.test(patch, name, file)?,
             };
             wall += took;
             match verdict {
@@ -359,9 +355,15 @@ impl Court {
         Ok((verdict, wall))
     }
 
-    fn test(&self, patch: &Patch, name: &str) -> Result<(Verdict, Duration), MutantsError> {
-        if !self.passed.borrow().contains(name) {
-            let output = match run_tests(&self.tree.build_tests(None, name)?)?.0 {
+    fn test(
+        &self,
+        patch: &Patch,
+        name: &str,
+        file: Option<&str>,
+    ) -> Result<(Verdict, Duration), MutantsError> {
+        let key = (name.to_owned(), file.map(str::to_owned));
+        if !self.passed.borrow().contains(&key) {
+            let output = match run_tests(&self.tree.build_tests(None, name, file)?)?.0 {
                 Verdict::Clean => None,
                 Verdict::Objected(objection) => {
                     Some(format!("{}: {}", objection.by, objection.seen))
@@ -372,9 +374,9 @@ impl Court {
             if let Some(output) = output {
                 return Err(MutantsError::TestFailsAnyway { output });
             }
-            self.passed.borrow_mut().insert(name.to_owned());
+            self.passed.borrow_mut().insert(key);
         }
-        run_tests(&self.tree.build_tests(Some(patch), name)?)
+        run_tests(&self.tree.build_tests(Some(patch), name, file)?)
     }
 }
 

@@ -7,6 +7,8 @@ use quorate_raft::{ClusterId, Message};
 use quorate_transport::{BoxFuture, Metrics, PeerStatus, Sent, SnapshotStream, StartError};
 
 use super::*;
+use crate::asks::Asks;
+use crate::builder::whole;
 use crate::driver::Log;
 use crate::inbox::{Arrivals, InboxLimits};
 use crate::machine::Snapshot;
@@ -146,18 +148,20 @@ fn endpoint(snapshots: &Arc<Snapshots>) -> Endpoint {
         incarnation: Incarnation(1),
         inbox: Arc::new(Inbox::new(limits)),
         snapshots: Arc::clone(snapshots),
+        asks: Arc::new(Asks::new(NodeId(1), 0, tokio::runtime::Handle::current())),
         receiving: Arc::default(),
     }
 }
 
 fn shared(endpoint: &Endpoint) -> Arc<Shared> {
     let log = Log::Memory(Arc::new(MemoryLog::default()));
-    Arc::new(Shared::new(endpoint.node, Arc::clone(&endpoint.inbox), log, Index::ZERO))
+    let asks = Arc::clone(&endpoint.asks);
+    Arc::new(Shared::new(Arc::clone(&endpoint.inbox), asks, log, Index::ZERO))
 }
 
 fn remote(transport: &Arc<Fake>, endpoint: &Endpoint) -> Remote {
     let transport = Arc::clone(transport) as Arc<dyn Transport>;
-    Remote::start(transport, endpoint.clone(), shared(endpoint), Vec::new()).unwrap()
+    Remote::start(transport, endpoint.clone(), shared(endpoint), Vec::new(), whole).unwrap()
 }
 
 /// Waits until a fetch has ended; whether all is here, and what was told of it.

@@ -30,7 +30,7 @@ use std::{fs, io};
 use crate::options::RunOptions;
 
 /// How many seeds a mutant may need unless its head says otherwise.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 
 /// A breakage of the code.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,18 +65,31 @@ pub struct Head {
 pub enum Judge {
     /// `simulator`: random clusters and their checkers.
     Simulator,
+    /// `scripts`: the golden scripts, for what random clusters come to too rarely.
+    Scripts,
     /// `wal tests`: the tests of the crate of that name, those that every change must pass.
     Tests(String),
 }
 
 impl Judge {
     fn parse(text: &str) -> Option<Self> {
-        if text == "simulator" {
-            return Some(Self::Simulator);
+        match text {
+            "simulator" => return Some(Self::Simulator),
+            "scripts" => return Some(Self::Scripts),
+            _ => {}
         }
         let name = text.strip_suffix(" tests")?;
         let is_name = !name.is_empty() && name.chars().all(|char| char.is_ascii_lowercase());
         is_name.then(|| Self::Tests(name.to_owned()))
+    }
+
+    /// The crate whose tests are run, and the one file of them if not all.
+    pub(super) fn tests(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Simulator => None,
+            Self::Scripts => Some(("sim", Some("scripts"))),
+            Self::Tests(name) => Some((name, None)),
+        }
     }
 }
 
@@ -84,6 +97,7 @@ impl fmt::Display for Judge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Simulator => f.write_str("simulator"),
+            Self::Scripts => f.write_str("scripts"),
             Self::Tests(name) => write!(f, "{name} tests"),
         }
     }
@@ -404,6 +418,7 @@ Seeds: 7
         let wal = || Judge::Tests("wal".to_owned());
         assert_eq!(judges("Judges: wal tests").unwrap(), [wal()]);
         assert_eq!(judges("Judges: wal tests, simulator").unwrap(), [wal(), Judge::Simulator]);
+        assert_eq!(judges("Judges: scripts").unwrap(), [Judge::Scripts]);
         assert!(judges("Judges: wal").unwrap_err().to_string().contains("nobody knows: wal"));
         assert!(judges("Judges: ../wal tests").is_err());
         assert!(judges("Judges: simulator,").is_err());

@@ -60,17 +60,22 @@ impl Tree {
         Ok(self.target.join("sim").join(PACKAGE).with_extension(env::consts::EXE_EXTENSION))
     }
 
-    /// Breaks the copy if there is a patch, builds the tests of the crate `name`, and mends the
-    /// copy again.
+    /// Breaks the copy if there is a patch, builds the tests of the crate `name`, or those of one file,
+    /// and mends the copy again.
     pub(super) fn build_tests(
         &self,
         patch: Option<&Patch>,
         name: &str,
+        file: Option<&str>,
     ) -> Result<Vec<TestProgram>, MutantsError> {
         let package = package(name);
         let build = |patch: &str| {
             let form = "--message-format=json-render-diagnostics";
-            let arguments = ["test", "--no-run", "--lib", "--tests", form, "-p", &package];
+            let mut arguments = vec!["test", "--no-run", form, "-p", &package];
+            match file {
+                Some(file) => arguments.extend(["--test", file]),
+                None => arguments.extend(["--lib", "--tests"]),
+            }
             self.cargo(&arguments, patch)
         };
         let said = match patch {

@@ -1,0 +1,228 @@
+//! What a member does besides serving: leading leases, catching up watches, compacting, telling who it is.
+
+use std::time::{Duration, Instant};
+
+use quorate::NodeId;
+use quorate_kv::{Command, Compact, Revision};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::config::AutoCompaction;
+use crate::identity;
+use crate::member::Member;
+use crate::proto::host::{Attributes, HostCommand, host_command};
+
+/// Longest time between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a compaction waits for those who read what it forgets.
+const READ_AGE_MAX: Duration = Duration::from_secs(60);
+
+impl Member {
+    /// Leads leases while this member leads, and looks after what needs a look now and then.
+    pub(crate) async fn keep(self, mut stopping: watch::Receiver<bool>) {
+        let mut events = self.0.node.events();
+        let mut with_leader = Instant::now();
+        let mut was_member = false;
+        loop {
+            let now_us = clock::now_us();
+            let wake = self.0.data.leases().lessor.wake_us();
+            let wake = wake.map(|wake| Duration::from_micros(wake.saturating_sub(now_us)));
+            let pause = wake.unwrap_or(LOOK).min(LOOK);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.0.data.lease_news.notified() => {}
+                heard = events.next() => if heard.is_none() { return },
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+            self.follow_leadership();
+            self.carry_out_decisions();
+            self.0.data.hub.tick(clock::now_us());
+            self.look_at_role();
+            self.measure_db();
+            if self.leader().0.is_some() {
+                with_leader = Instant::now();
+            }
+            let leaderless = with_leader.elapsed() >= 3 * self.config().election_timeout;
+            self.0
+                .leaderless
+                .send_if_modified(|now| std::mem::replace(now, leaderless) != leaderless);
+            let is_member = self.0.node.membership().contains(NodeId(self.0.member_id));
+            if was_member && !is_member {
+                // Nothing else can be done if it cannot be noted: the others refuse this member anyway.
+                let _ = identity::mark_removed(&self.config().data_dir.join("member"));
+                self.0.removed.send_replace(true);
+            }
+            was_member = is_member;
+        }
+    }
+
+    /// Brings watchers forward that are behind.
+    pub(crate) async fn keep_watches(self, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let behind = std::future::poll_fn(|cx| self.0.data.hub.poll_behind(cx.waker()));
+            tokio::select! {
+                () = behind => {}
+                () = tokio::time::sleep(LOOK) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+            let member = self.clone();
+            let caught_up = tokio::task::spawn_blocking(move || {
+                while member.0.data.hub.catch_up(&member.reader())? {}
+                Ok::<_, quorate_kv::HistoryError>(())
+            });
+            if !matches!(caught_up.await, Ok(Ok(()))) {
+                // The next flush tells why, and the node stops.
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Forgets what was compacted, a little at a time.
+    pub(crate) async fn keep_compacting(self, mut stopping: watch::Receiver<bool>) {
+        let mut waiting_since = None;
+        loop {
+            let reader = self.reader();
+            let has_work = reader.compaction_finished() < reader.compacted();
+            tokio::select! {
+                () = self.0.data.compaction_news.notified() => {}
+                () = tokio::time::sleep(LOOK), if has_work => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+            let since = *waiting_since.get_or_insert_with(Instant::now);
+            let force = since.elapsed() > READ_AGE_MAX;
+            let member = self.clone();
+            let steps = move || while member.0.data.store().compact_step(force) {};
+            let stepped = tokio::task::spawn_blocking(steps).await;
+            let reader = self.reader();
+            if stepped.is_err() || reader.compaction_finished() >= reader.compacted() {
+                waiting_since = None;
+            }
+        }
+    }
+
+    /// Tells the others where this member's clients find it, once there is a leader, and has the leader settle the
+    /// version of the cluster.
+    pub(crate) async fn publish(self, mut stopping: watch::Receiver<bool>) {
+        const AGAIN: Duration = Duration::from_millis(500);
+        let publish = async {
+            loop {
+                let own = Attributes {
+                    member: self.0.member_id,
+                    name: self.config().name.clone(),
+                    client_urls: self.0.client_urls.clone(),
+                    version: self.config().api_version.clone(),
+                };
+                let linearizable = self.linearizable().await.is_ok();
+                if linearizable && self.attributes().members.get(&own.member) == Some(&own) {
+                    break;
+                }
+                let command = Some(host_command::Command::Attributes(own));
+                if self.propose_host(HostCommand { command }).await.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            self.0.published.send_replace(true);
+            loop {
+                self.settle_version().await;
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = publish => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+
+    /// As the leader: the version of the cluster is the lowest of its members'; it never goes down.
+    async fn settle_version(&self) {
+        if !self.leads() {
+            return;
+        }
+        let attributes = self.attributes();
+        let membership = self.0.node.membership();
+        let versions = membership.members().map(|(node, _)| {
+            attributes.members.get(&node.0).and_then(|member| minor_version(&member.version))
+        });
+        // Not before all have told theirs.
+        let Some(lowest) =
+            versions.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
+        else {
+            return;
+        };
+        let current = attributes.cluster_version.as_deref().and_then(minor_version);
+        if current.is_none_or(|current| current < lowest) {
+            let version = format!("{}.{}.0", lowest.0, lowest.1);
+            let command = Some(host_command::Command::ClusterVersion(version));
+            let _ = self.propose_host(HostCommand { command }).await;
+        }
+    }
+
+    /// As the leader: gives up old revisions as the settings say.
+    pub(crate) async fn keep_history_short(self, mut stopping: watch::Receiver<bool>) {
+        let compact = async {
+            match self.config().auto_compaction {
+                AutoCompaction::Off => {}
+                AutoCompaction::Periodic(period) => self.compact_by_age(period).await,
+                AutoCompaction::Revision(kept) => self.compact_by_count(kept).await,
+            }
+        };
+        tokio::select! {
+            () = compact => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+
+    async fn compact_to(&self, revision: i64) -> bool {
+        let compact = Compact { revision: Revision(revision), physical: false };
+        self.leads() && self.propose(&Command::Compact(compact)).await.is_ok()
+    }
+
+    async fn compact_by_count(&self, kept: i64) {
+        const EVERY: Duration = Duration::from_secs(300);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let reader = self.reader();
+            let revision = reader.revision().0.saturating_sub(kept);
+            if revision > 0 && revision > reader.compacted().0 {
+                self.compact_to(revision).await;
+            }
+        }
+    }
+
+    async fn compact_by_age(&self, period: Duration) {
+        const HOUR: Duration = Duration::from_secs(3600);
+        /// Samples in the time between two compactions.
+        const SAMPLES: u32 = 10;
+        let between = period.min(HOUR);
+        let every = between / SAMPLES;
+        let mut samples: std::collections::VecDeque<(Instant, i64)> =
+            std::collections::VecDeque::new();
+        let mut last = Instant::now();
+        loop {
+            samples.push_back((Instant::now(), self.reader().revision().0));
+            tokio::time::sleep(every).await;
+            let mut old = None;
+            while let Some((at, revision)) = samples.front().copied()
+                && at.elapsed() >= period
+            {
+                old = Some(revision);
+                samples.pop_front();
+            }
+            let Some(revision) = old else { continue };
+            if last.elapsed() < between {
+                continue;
+            }
+            last = Instant::now();
+            if revision > self.reader().compacted().0 {
+                self.compact_to(revision).await;
+            }
+        }
+    }
+}
+
+/// Major and minor number of a version.
+fn minor_version(text: &str) -> Option<(u64, u64)> {
+    let mut parts = text.split('.').map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}

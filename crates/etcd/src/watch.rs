@@ -1,0 +1,186 @@
+//! The service of watches. A stream is driven by whoever sends its responses: no task of its own, no queue besides the hub's.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use quorate_kv::{Revision, WatchCreate, WatchId, WatchRequest, WatchResponse, WatchStream};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::convert;
+use crate::member::Member;
+use crate::proto::etcdserverpb as pb;
+use crate::proto::etcdserverpb::watch_server::Watch;
+use crate::status;
+
+/// See the module.
+pub(crate) struct WatchService(pub(crate) Member);
+
+#[tonic::async_trait]
+impl Watch for WatchService {
+    type WatchStream = Watching;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Watching>, Status> {
+        let ends = self.0.ends_without_leader(request.metadata());
+        Ok(Response::new(Watching {
+            stream: self.0.0.data.hub.open(),
+            member: self.0.clone(),
+            requests: Some(request.into_inner()),
+            held: None,
+            ends,
+            ended: false,
+        }))
+    }
+}
+
+/// Something that ends a stream of its own accord.
+pub(crate) type Ends = Pin<Box<dyn Future<Output = Status> + Send>>;
+
+impl Member {
+    /// When a stream is to end because its client wants a leader and there is none for long.
+    pub(crate) fn ends_without_leader(
+        &self,
+        metadata: &tonic::metadata::MetadataMap,
+    ) -> Option<Ends> {
+        let wants = metadata.get("hasleader").is_some_and(|value| value == "true");
+        wants.then(|| {
+            let mut leaderless = self.0.leaderless.subscribe();
+            let ends: Ends = Box::pin(async move {
+                match leaderless.wait_for(|leaderless| *leaderless).await {
+                    Ok(_) => status::no_leader(),
+                    Err(_) => status::stopped(),
+                }
+            });
+            ends
+        })
+    }
+}
+
+/// One client's stream.
+pub(crate) struct Watching {
+    member: Member,
+    stream: WatchStream,
+    /// `None` when the client has closed its side; its watchers live on.
+    requests: Option<Streaming<pb::WatchRequest>>,
+    /// A request that waits until more answers are read.
+    held: Option<WatchRequest>,
+    ends: Option<Ends>,
+    ended: bool,
+}
+
+/// How the reading of requests goes on.
+enum Requests {
+    /// One was taken: there may be an answer.
+    Taken,
+    Pending,
+    Failed,
+}
+
+impl Watching {
+    fn take_request(&mut self, cx: &mut Context<'_>) -> Requests {
+        if self.held.is_none() {
+            let Some(requests) = &mut self.requests else { return Requests::Pending };
+            match Pin::new(requests).poll_next(cx) {
+                Poll::Pending => return Requests::Pending,
+                Poll::Ready(None) => {
+                    self.requests = None;
+                    return Requests::Pending;
+                }
+                // The client is gone.
+                Poll::Ready(Some(Err(_))) => return Requests::Failed,
+                Poll::Ready(Some(Ok(request))) => match request_of(request) {
+                    Some(request) => self.held = Some(request),
+                    None => return Requests::Taken,
+                },
+            }
+        }
+        if self.stream.poll_ready(cx.waker()).is_pending() {
+            return Requests::Pending;
+        }
+        if let Some(request) = self.held.take()
+            && let Err(full) = self.stream.request(request)
+        {
+            self.held = Some(full.0);
+        }
+        Requests::Taken
+    }
+
+    fn end(&mut self, why: Status) -> Poll<Option<Result<pb::WatchResponse, Status>>> {
+        self.ended = true;
+        Poll::Ready(Some(Err(why)))
+    }
+}
+
+impl Stream for Watching {
+    type Item = Result<pb::WatchResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            match this.stream.poll_next(cx.waker()) {
+                Poll::Ready(Some(response)) => {
+                    return Poll::Ready(Some(Ok(response_of(&this.member, response))));
+                }
+                Poll::Ready(None) => return this.end(status::stopped()),
+                Poll::Pending => {}
+            }
+            match this.take_request(cx) {
+                Requests::Taken => {}
+                Requests::Failed => return this.end(status::watch_canceled()),
+                Requests::Pending => break,
+            }
+        }
+        if let Some(ends) = &mut this.ends
+            && let Poll::Ready(why) = ends.as_mut().poll(cx)
+        {
+            return this.end(why);
+        }
+        Poll::Pending
+    }
+}
+
+/// The request; `None` for one of an unknown kind, which is ignored.
+fn request_of(request: pb::WatchRequest) -> Option<WatchRequest> {
+    use pb::watch_request::RequestUnion;
+    Some(match request.request_union? {
+        RequestUnion::CreateRequest(create) => WatchRequest::Create(create_of(create)),
+        RequestUnion::CancelRequest(cancel) => WatchRequest::Cancel(WatchId(cancel.watch_id)),
+        RequestUnion::ProgressRequest(_) => WatchRequest::Progress,
+    })
+}
+
+fn create_of(create: pb::WatchCreateRequest) -> WatchCreate {
+    use pb::watch_create_request::FilterType;
+    let filters = |filter: FilterType| create.filters.contains(&i32::from(filter));
+    WatchCreate {
+        no_put: filters(FilterType::Noput),
+        no_delete: filters(FilterType::Nodelete),
+        key: create.key,
+        range_end: create.range_end,
+        start_revision: Revision(create.start_revision),
+        watch_id: WatchId(create.watch_id),
+        prev_kv: create.prev_kv,
+        progress_notify: create.progress_notify,
+        fragment: create.fragment,
+    }
+}
+
+fn response_of(member: &Member, response: WatchResponse) -> pb::WatchResponse {
+    pb::WatchResponse {
+        header: member.header(response.revision.0),
+        watch_id: response.watch_id.0,
+        created: response.created,
+        canceled: response.canceled,
+        compact_revision: response.compact_revision.map_or(0, |revision| revision.0),
+        cancel_reason: response.cancel_reason.map(String::from).unwrap_or_default(),
+        fragment: response.fragment,
+        events: response.events.iter().map(convert::event).collect(),
+    }
+}

@@ -130,7 +130,8 @@ impl fmt::Debug for Defragment {
 }
 
 impl Store {
-    /// Writes the database's file anew, beside everything else. `None` if the store [is not in a file](Self::open): then the
+    /// Writes the database's file anew, beside everything else. The length of the new one is that of the old one or less;
+    /// it goes by powers of two, and what is not used of it takes no room on the disk. `None` if the store [is not in a file](Self::open): then the
     /// host says [where to](Self::defragment_into).
     pub fn defragment(&self) -> Option<Defragment> {
         let path = self.path.clone()?;

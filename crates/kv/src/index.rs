@@ -146,9 +146,10 @@ impl Index {
         place: Place,
     ) -> (KeyValue, Option<LeaseId>) {
         // Copied, so that it holds no more memory than its own.
-        let pair = self.values.pair(name, value);
-        let slot = self.values.hold(pair.clone(), name, place);
-        let pair = (pair.slice(..name.len()), pair.slice(name.len()..));
+        let mut key_bytes = self.values.pair(name, value);
+        let slot = self.values.hold(key_bytes.clone(), name, place);
+        let value_bytes = key_bytes.split_off(name.len());
+        let pair = (key_bytes, value_bytes);
         let put = |create_revision, version| PutRef { create_revision, version, lease, value };
         let block = block_mut(&mut self.root, name);
         let found = block.map(|block| (block.search(name), block));

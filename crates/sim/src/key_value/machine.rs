@@ -32,6 +32,8 @@ pub struct KeyValueMachine {
     pub(super) lessor: Lessor,
     /// Counts the processes that served it: streams of an earlier one are gone.
     pub(super) life: u64,
+    /// Counts flushes.
+    flushes: u64,
     pub(super) done: Vec<Done>,
 }
 
@@ -85,7 +87,7 @@ impl Default for KeyValueMachine {
         let disk = FaultyDisk::new();
         let store = open(&disk);
         let hub = new_hub(&store.reader());
-        Self { disk, store, hub, lessor: new_lessor(), life: 1, done: Vec::new() }
+        Self { disk, store, hub, lessor: new_lessor(), life: 1, flushes: 0, done: Vec::new() }
     }
 }
 
@@ -113,6 +115,19 @@ impl KeyValueMachine {
         Ok(reader.revision())
     }
 
+    /// Writes the database anew, or some of it: then the process ends before that has ended.
+    fn defragment(&mut self, steps_max: u64) {
+        let new = FaultyDisk::new();
+        let defragment = self.store.defragment_into(new.backend(), || Ok(()));
+        let mut defragment = defragment.with_step_bytes(2000);
+        for _ in 0..steps_max {
+            if !defragment.step().expect("the disks work while a process runs") {
+                self.disk = new;
+                return;
+            }
+        }
+    }
+
     /// The power goes while a flush is under way: nobody has heard of it, but it may have happened.
     fn flush_half(&mut self) {
         let Some(flush) = self.store.begin_flush() else { return };
@@ -121,6 +136,9 @@ impl KeyValueMachine {
         let _unheard = flush.write();
     }
 }
+
+/// Now and then the database is written anew.
+const DEFRAGMENT_FLUSHES: u64 = 40;
 
 /// What a command is answered: a revision, or the text of an error.
 pub(super) fn revision_of(response: &[u8]) -> Option<Revision> {
@@ -180,6 +198,10 @@ impl StateMachine for KeyValueMachine {
         if let Some(flush) = self.store.begin_flush() {
             flush.write().expect("the disk works while a process runs");
         }
+        self.flushes += 1;
+        if self.flushes.is_multiple_of(DEFRAGMENT_FLUSHES) {
+            self.defragment(u64::MAX);
+        }
     }
 
     fn keep(&mut self, _: &[u8]) {
@@ -193,6 +215,9 @@ impl StateMachine for KeyValueMachine {
     fn crash(&mut self) {
         self.hub.shutdown();
         self.store.demote(&mut self.lessor);
+        if mix(self.life, 3).is_multiple_of(4) {
+            self.defragment(mix(self.life, 4) % 8);
+        }
         if mix(self.life, 0).is_multiple_of(2) {
             self.flush_half();
         }

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
@@ -153,7 +153,7 @@ impl Log {
     }
 
     fn write(&self, line: &str) {
-        let mut outputs = self.outputs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         for output in &mut *outputs {
             // There is nowhere to tell that a log cannot be written.
             let _ = output.write(line.as_bytes());

@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use quorate_etcd::{Config, Server, Stopped, Url};
 
+pub(crate) use settings::initial_cluster;
+
 use crate::go;
 use crate::log::{FATAL, Format, Log, Threshold};
 use crate::signals::{Request, Signals};
@@ -143,6 +145,12 @@ enum End {
 /// Starts the server, waits until something ends it, and stops it.
 async fn serve(config: Config) -> Result<End, String> {
     let mut signals = Signals::listen().map_err(|why| format!("signals are not heard: {why}"))?;
+    let has_data = config.data_dir.join("member").exists();
+    if has_data {
+        tracing::info!("data-dir" = %config.data_dir.display(), "server has already been initialized");
+    } else {
+        tracing::info!("data-dir" = %config.data_dir.display(), "Initialize and start etcd server");
+    }
     announce(&config);
     let started = tokio::select! {
         started = Server::start(config.clone()) => started,
@@ -151,11 +159,26 @@ async fn serve(config: Config) -> Result<End, String> {
     let server = started.map_err(|why| why.to_string())?;
     let member = server.handle();
     let events = tokio::spawn(events::tell(member.node().events()));
+    tracing::info!(
+        "cluster-id" = format!("{:x}", member.cluster_id()),
+        "local-member-id" = format!("{:x}", member.member_id()),
+        "{}",
+        if has_data { "restarting local member" } else { "starting local member" }
+    );
+    let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    tracing::info!(address = ?texts(&config.listen_peer_urls), "serving peer traffic");
+    if !config.listen_metrics_urls.is_empty() {
+        tracing::info!(address = ?texts(&config.listen_metrics_urls), "serving metrics");
+    }
     let mut is_ready = false;
     let ended = loop {
         tokio::select! {
             () = member.ready(), if !is_ready => {
                 is_ready = true;
+                tracing::info!(
+                    "local-member-id" = format!("{:x}", member.member_id()),
+                    "published local member to cluster through raft"
+                );
                 for url in server.client_urls() {
                     tracing::info!("ready to serve client requests");
                     tracing::info!(

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use crate::absent::{AuthService, ElectionService, LockService};
+use crate::authority::Lenient;
 use crate::cluster::ClusterService;
 use crate::health::HealthService;
 use crate::kv::KvService;
@@ -256,7 +258,8 @@ async fn connection(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
     let counted = Counted::new(front, metrics);
-    let connection = builder.serve_connection(TokioIo::new(stream), counted);
+    let stream = TokioIo::new(Lenient::new(stream));
+    let connection = builder.serve_connection(stream, counted);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         served = connection.as_mut() => return served,
@@ -265,7 +268,25 @@ async fn connection(
     connection.await
 }
 
+/// The addresses behind `host:port`; without a host, all of this machine. Names may have several, and clients try those of
+/// IPv4 first.
+pub(crate) async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let everywhere;
+    let address = if address.starts_with(':') {
+        everywhere = format!("0.0.0.0{address}");
+        &everywhere
+    } else {
+        address
+    };
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host(address).await?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addresses)
+}
+
 /// Listens at an address of the form `host:port`.
 pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    TcpListener::bind(&resolve(address).await?[..]).await
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use prost::Message;
 use quorate::{
@@ -162,7 +163,9 @@ impl DurableStateMachine for Machine {
     }
 
     fn apply(&mut self, mut batch: Batch<'_, Entry, Reply>) -> io::Result<Applied> {
+        let began = Instant::now();
         let entries = batch.take_commands();
+        let count = entries.len();
         let mut rows = Vec::new();
         let mut run = Vec::with_capacity(entries.len());
         let mut told = Told { hub: &self.data.hub, compacted: false };
@@ -194,10 +197,12 @@ impl DurableStateMachine for Machine {
         store.finish(log_place(applied.at()), library.chain(rows));
         let compacted = told.compacted;
         self.data.applied(&mut store, log_place(applied.at()), compacted, alarms);
+        self.data.metrics.applied(count, began.elapsed());
         Ok(applied)
     }
 
     fn flush(&mut self) -> io::Result<Flush> {
+        self.data.check()?;
         match self.data.begin_flush() {
             Err(place) => Ok(Flush::Done(Index(place.index))),
             Ok(flush) => {
@@ -216,6 +221,8 @@ impl DurableStateMachine for Machine {
     }
 
     fn restore(&mut self, restore: Restore<'_>) -> io::Result<()> {
+        let data = Arc::clone(&self.data);
+        let _alone = data.keep_file();
         self.data.wait_for_flush();
         let Restore { at, library, reader } = restore;
         let mut store = self.data.store();

@@ -11,6 +11,7 @@ mod observed;
 pub(crate) mod process;
 mod text;
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ macro_rules! metrics {
         pub(crate) struct Metrics {
             /// Calls of clients.
             calls: calls::Calls,
+            /// What is told of in the log.
+            slow: Slow,
             /// Connections to peers.
             connections: observed::Connections,
             /// Health checks: of what, by which name, whether it is well, how often well and not.
@@ -64,8 +67,9 @@ macro_rules! metrics {
 
         impl Metrics {
             /// Nothing has been done yet. With `extensive`, the durations of all calls are kept.
-            pub(crate) fn new(extensive: bool) -> Self {
+            pub(crate) fn new(extensive: bool, slow: Slow) -> Self {
                 Self {
+                    slow,
                     calls: calls::Calls::new(extensive),
                     connections: observed::Connections::default(),
                     checks: std::sync::Mutex::default(),
@@ -83,6 +87,21 @@ macro_rules! metrics {
             }
         }
     };
+}
+
+/// From how long on something is told of in the log; zero is never.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Slow {
+    /// A call that is no stream.
+    pub(crate) call: Duration,
+    /// Applying a batch.
+    pub(crate) apply: Duration,
+}
+
+impl Slow {
+    fn is_reached(limit: Duration, took: Duration) -> bool {
+        !limit.is_zero() && took > limit
+    }
 }
 
 /// Durations of something.
@@ -232,7 +251,7 @@ pub struct PeerVitals {
 impl Metrics {
     /// Notes how a health check went.
     pub(crate) fn checked(&self, kind: &'static str, name: &'static str, good: bool) {
-        let mut checks = self.checks.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let known = checks.iter().position(|check| check.kind == kind && check.name == name);
         let at = known.unwrap_or_else(|| {
             checks.push(Check { kind, name, good, goods: 0, bads: 0 });
@@ -244,6 +263,19 @@ impl Metrics {
             check.goods += 1;
         } else {
             check.bads += 1;
+        }
+    }
+
+    /// A batch of so many commands was applied.
+    pub(crate) fn applied(&self, commands: usize, took: Duration) {
+        if Slow::is_reached(self.slow.apply, took) {
+            self.applies_slow.increment();
+            tracing::warn!(
+                took = ?took,
+                "expected-duration" = ?self.slow.apply,
+                commands,
+                "apply request took too long"
+            );
         }
     }
 
@@ -263,7 +295,7 @@ impl Metrics {
     }
 
     fn write_checks(&self, page: &mut Page) {
-        let checks = self.checks.lock().unwrap_or_else(|poison| poison.into_inner());
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         page.family("etcd_server_healthcheck", Kind::Gauge, "How a health check went last.");
         for check in &*checks {
             let labels = [("type", check.kind), ("name", check.name)];
@@ -432,7 +464,7 @@ mod tests {
 
     #[test]
     fn every_family_is_on_the_page_once() {
-        let metrics = Metrics::new(true);
+        let metrics = Metrics::new(true, Slow::default());
         metrics.puts.add(2);
         metrics.checked("livez", "serializable_read", true);
         let vitals = Vitals {

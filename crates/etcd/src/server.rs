@@ -20,7 +20,7 @@ use crate::front::{self, Front};
 use crate::machine::Machine;
 use crate::member::{Inner, Member, hex};
 use crate::members;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Slow};
 use crate::peer_port::PeerPort;
 use crate::proto::host::{Identity, InitialMember};
 use crate::url::{Scheme, Url};
@@ -355,7 +355,10 @@ async fn start_node(
     let checkpoints = config.lease_checkpoint.then(|| micros(config.lease_checkpoint_interval));
     let lessor_config =
         LessorConfig { extension_us: 2 * election_us, checkpoint_interval_us: checkpoints };
-    let metrics = Arc::new(Metrics::new(config.extensive_metrics));
+    let metrics = Arc::new(Metrics::new(
+        config.extensive_metrics,
+        Slow { call: config.warning_unary_request_duration, apply: config.warning_apply_duration },
+    ));
     let file = path.clone();
     // Reads all keys.
     let opened = tokio::task::spawn_blocking(move || {
@@ -378,12 +381,16 @@ async fn start_node(
     let (pre_vote, snapshot_count, kept) =
         (config.pre_vote, config.snapshot_count, config.snapshot_catchup_entries);
     let entry_bytes_max = config.max_request_bytes + AROUND_ENTRY_BYTES;
+    let peer_url = config.listen_peer_urls[0].clone();
+    let peer_address = front::resolve(peer_url.address())
+        .await
+        .map_err(|why| StartError::Listen { url: peer_url, why })?[0];
     let peer_port = PeerPort::new(Arc::clone(known));
     let builder = Node::builder(identity.member, Durable(machine))
         .data_dir(directory)
         .cluster(hex(identity.cluster))
         .address_of(members::address_of)
-        .listen(config.listen_peer_urls[0].address())
+        .listen(peer_address.to_string())
         .tcp(move |tcp| {
             tcp.security = Arc::new(peer_port);
             tcp.frame_bytes_max = tcp.frame_bytes_max.max(entry_bytes_max + AROUND_ENTRY_BYTES);

@@ -74,7 +74,7 @@ pub(crate) fn header(header: Option<&ResponseHeader>) -> Value {
 
 /// The header of an answer, one field per line.
 pub(crate) fn header_fields(header: Option<&ResponseHeader>) -> String {
-    let header = header.cloned().unwrap_or_default();
+    let header = header.copied().unwrap_or_default();
     format!(
         "\"ClusterID\" : {}\n\"MemberID\" : {}\n\"Revision\" : {}\n\"RaftTerm\" : {}\n",
         header.cluster_id, header.member_id, header.revision, header.raft_term
@@ -168,7 +168,6 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>], drawn: bool) -> String 
 /// A size for people.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mut size = bytes as f64;
     let mut unit = 0;
     while size >= 1000.0 && unit + 1 < UNITS.len() {

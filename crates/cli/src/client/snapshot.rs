@@ -1,17 +1,19 @@
-//! `snapshot save`.
+//! `snapshot`.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use quorate_etcd::proto::etcdserverpb::SnapshotRequest;
 use quorate_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_etcd::{Config, RestoreOptions, Url, restore_snapshot, snapshot_status};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::output::{line, object};
+use super::output::{line, object, print, size, table};
 use super::{Common, Failure, Form};
+use crate::serve::initial_cluster;
 
 /// Bytes of the hash at the end of a snapshot.
 const HASH_LEN: usize = 32;
@@ -24,12 +26,113 @@ pub(crate) enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Show what is in a file
+    Status {
+        /// The file
+        file: PathBuf,
+    },
+    /// Make the data directory of a member of a new cluster out of a file
+    ///
+    /// Do it once for each member, with the same file and the same --initial-cluster; then start them all.
+    Restore(Restore),
+}
+
+/// `snapshot restore`.
+#[derive(Args, Debug)]
+pub(crate) struct Restore {
+    /// The file
+    file: PathBuf,
+    /// The data directory, which must be empty or missing; <name>.etcd if not given
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// The member's name
+    #[arg(long, default_value = "default")]
+    name: String,
+    /// The members of the new cluster: name=url,name=url; this member alone if not given
+    #[arg(long)]
+    initial_cluster: Option<String>,
+    /// A word that tells the new cluster from others
+    #[arg(long, default_value = "etcd-cluster")]
+    initial_cluster_token: String,
+    /// Where other members will reach this one
+    #[arg(long, value_delimiter = ',', default_value = "http://localhost:2380")]
+    initial_advertise_peer_urls: Vec<Url>,
+    /// Take a file whose hash is missing or wrong, such as one copied from a data directory
+    #[arg(long)]
+    skip_hash_check: bool,
+    /// Skip so many revisions, so that none that clients have seen since is given again
+    #[arg(long, default_value_t = 0)]
+    bump_revision: u64,
+    /// Let watches and reads of skipped revisions fail as compacted
+    #[arg(long, requires = "bump_revision")]
+    mark_compacted: bool,
+}
+
+impl Restore {
+    fn run(self, common: &Common) -> Result<(), Failure> {
+        if self.bump_revision > 0 && !self.mark_compacted {
+            return Err(Failure::Input(
+                "--mark-compacted required if --bump-revision > 0".to_owned(),
+            ));
+        }
+        let data_dir = self.data_dir.unwrap_or_else(|| format!("{}.etcd", self.name).into());
+        let initial_cluster = match &self.initial_cluster {
+            Some(text) => initial_cluster(text).map_err(Failure::Input)?,
+            None => vec![(self.name.clone(), self.initial_advertise_peer_urls.clone())],
+        };
+        let options = RestoreOptions {
+            config: Config {
+                name: self.name,
+                initial_cluster,
+                initial_cluster_token: self.initial_cluster_token,
+                initial_advertise_peer_urls: self.initial_advertise_peer_urls,
+                ..Config::new(&data_dir)
+            },
+            skip_hash_check: self.skip_hash_check,
+            bump_revision: self.bump_revision,
+            mark_compacted: self.mark_compacted,
+        };
+        restore_snapshot(&self.file, &options).map_err(|why| Failure::File(why.to_string()))?;
+        match common.write_out {
+            Form::Json => object(&json!({ "dataDir": data_dir.display().to_string() })),
+            _ => line(format!("Snapshot restored to {}", data_dir.display())),
+        }
+    }
+}
+
+fn status(path: &Path, common: &Common) -> Result<(), Failure> {
+    let status = snapshot_status(path).map_err(|why| Failure::File(why.to_string()))?;
+    let cells = [
+        format!("{:x}", status.hash),
+        status.revision.to_string(),
+        status.total_key.to_string(),
+        size(status.total_size),
+    ];
+    match common.write_out {
+        Form::Json => object(&json!({
+            "hash": status.hash,
+            "revision": status.revision,
+            "totalKey": status.total_key,
+            "totalSize": status.total_size,
+        })),
+        Form::Simple => line(cells.join(", ")),
+        Form::Fields => line(format!(
+            "\"Hash\" : {}\n\"Revision\" : {}\n\"Keys\" : {}\n\"Size\" : {}",
+            status.hash, status.revision, status.total_key, status.total_size
+        )),
+        Form::Table => {
+            let head = ["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"];
+            print(table(&head, &[cells.to_vec()], true).as_bytes())
+        }
+    }
 }
 
 /// Carries out a command of `snapshot`.
 pub(crate) async fn run(command: Command, common: &Common) -> Result<(), Failure> {
     match command {
         Command::Save { file } => save(common, &file).await,
+        Command::Status { file } => status(&file, common),
+        Command::Restore(restore) => restore.run(common),
     }
 }
 
@@ -54,7 +157,7 @@ async fn save(common: &Common, path: &Path) -> Result<(), Failure> {
             }
         }
         file.sync_all().map_err(error)?;
-        if !hash.is_right() {
+        if !hash.agrees() {
             return Err(Failure::File(
                 "the snapshot has not arrived whole: its hash is wrong; save it again".to_owned(),
             ));
@@ -102,7 +205,7 @@ impl TrailingHash {
         self.last.drain(..settled);
     }
 
-    fn is_right(self) -> bool {
+    fn agrees(self) -> bool {
         self.last.len() == HASH_LEN && self.hash.finalize()[..] == self.last[..]
     }
 }
@@ -119,11 +222,11 @@ mod tests {
         for size in [1, 31, 32, 33, 500, 2000] {
             let mut hash = TrailingHash::default();
             whole.chunks(size).for_each(|chunk| hash.update(chunk));
-            assert!(hash.is_right(), "in pieces of {size}");
+            assert!(hash.agrees(), "in pieces of {size}");
         }
         let mut hash = TrailingHash::default();
         hash.update(&whole[1..]);
-        assert!(!hash.is_right());
-        assert!(!TrailingHash::default().is_right());
+        assert!(!hash.agrees());
+        assert!(!TrailingHash::default().agrees());
     }
 }

@@ -1,5 +1,7 @@
 //! `watch`.
 
+use std::time::Duration;
+
 use clap::Args;
 use quorate_etcd::proto::etcdserverpb::watch_client::WatchClient;
 use quorate_etcd::proto::etcdserverpb::watch_request::RequestUnion;
@@ -13,6 +15,12 @@ use super::output::{
     Object, header, header_fields, key_value, key_value_fields, line, object, print,
 };
 use super::{Common, Failure, Form};
+
+/// How often in a row a watch may be lost before it has told anything.
+const ATTEMPTS_MAX: usize = 10;
+
+/// How long it rests before it goes to another member.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// `watch`.
 #[derive(Args, Debug)]
@@ -49,9 +57,11 @@ impl Watch {
         loop {
             let lost = follow(common, &mut create, &mut failures).await?;
             failures += 1;
-            if failures > common.endpoints().len() {
+            if failures > ATTEMPTS_MAX {
                 return Err(lost);
             }
+            // A process that is being killed may still take a connection.
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

@@ -36,10 +36,10 @@ pub(crate) fn flags() -> String {
                 _ => format!("'{}'", flag.default),
             };
             let _ = writeln!(text, "  --{} {default}\n    {}", flag.name, flag.help);
-            if let Fate::Warned(why) | Fate::Refused(why) = flag.fate {
-                if flag.help != "Not supported." {
-                    let _ = writeln!(text, "    Not supported: {why}.");
-                }
+            if let Fate::Warned(why) | Fate::Refused(why) = flag.fate
+                && flag.help != "Not supported."
+            {
+                let _ = writeln!(text, "    Not supported: {why}.");
             }
         }
     }

@@ -178,11 +178,12 @@ fn plain(flag: &str, url: &Url) -> Result<(), String> {
 /// would lead others to themselves: then the address that the default route goes out from is used.
 fn advertised(values: &Values, flag: &str, listen: &[Url]) -> Result<Vec<Url>, String> {
     let mut urls = values.urls(flag);
-    if !values.is_set(flag) && listen.iter().any(is_unspecified) {
-        if let Some(host) = default_route() {
-            for url in &mut urls {
-                *url = Url::http(&host, url.port().unwrap_or(0));
-            }
+    if !values.is_set(flag)
+        && listen.iter().any(is_unspecified)
+        && let Some(host) = default_route()
+    {
+        for url in &mut urls {
+            *url = Url::http(&host, url.port().unwrap_or(0));
         }
     }
     if urls.is_empty() {
@@ -200,7 +201,7 @@ fn default_route() -> Option<String> {
 }
 
 /// Reads `name=url,name=url`; a name may come more than once.
-fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
+pub(crate) fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
     let mut cluster: Vec<(String, Vec<Url>)> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let Some((name, url)) = part.split_once('=').filter(|(name, _)| !name.is_empty()) else {

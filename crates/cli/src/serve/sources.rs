@@ -204,7 +204,8 @@ fn section(
                 take(values, flag, &format!("{section}.{key}"), node)?;
             }
             None => {
-                values.remark(&format!("{section}.{name}"), "unknown key of the configuration file")
+                values
+                    .remark(&format!("{section}.{name}"), "unknown key of the configuration file");
             }
         }
     }

@@ -155,7 +155,7 @@ flags! {
         "max-txn-ops" U32, "128", Used, "Operations that a transaction may have.";
         "max-request-bytes" U32, "1572864", Used, "Bytes that a request may have.";
         "max-concurrent-streams" U32, "4294967295", Used, "Streams that a client may have open on a connection.";
-        "grpc-keepalive-min-time" Duration, "5s", Used, "Shortest time between pings of a client.";
+        "grpc-keepalive-min-time" Duration, "5s", Moot, "Has no effect: clients may ping as often as they like.";
         "grpc-keepalive-interval" Duration, "2h", Used, "Time between pings to a client; 0: none.";
         "grpc-keepalive-timeout" Duration, "20s", Used, "How long a ping to a client may go unanswered; 0: for ever.";
         "socket-reuse-port" Bool, "false", Refused("ports are not shared between processes"), "Share ports with other processes.";

@@ -1,11 +1,11 @@
 //! Real processes, and what they say.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -104,6 +104,11 @@ impl Process {
                 }
             }
         }
+    }
+
+    /// Takes the lines that are there.
+    pub fn poll(&mut self) {
+        self.seen.extend(self.lines.try_iter());
     }
 
     /// Sends it a signal.
@@ -262,7 +267,11 @@ pub fn metric(port: u16, name: &str) -> Option<String> {
     page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned))
 }
 
-/// Whether a directory or file is there.
-pub fn exists(path: &Path) -> bool {
-    path.exists()
+/// Waits until something is so.
+pub fn eventually(mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < end, "it does not come to be so");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -4,6 +4,7 @@ use axum::body::{Body, to_bytes};
 use tower_service::Service;
 
 use super::*;
+use crate::metrics::Slow;
 
 #[derive(Clone, Default)]
 struct Member {
@@ -35,7 +36,7 @@ impl Probe for Member {
 
 /// Asks for a path: the status, the headers and the body.
 async fn ask(member: &Member, method: Method, path: &str) -> (u16, HeaderMap, String) {
-    let metrics = Arc::new(Metrics::new(false));
+    let metrics = Arc::new(Metrics::new(false, Slow::default()));
     let access = Access { hosts: vec!["good.example".to_owned()], ..Access::default() };
     let mut router = client_router(member.clone(), metrics, access);
     let (host, path) = path.split_once('!').unwrap_or(("good.example:2379", path));

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
+use super::Slow;
 use super::histogram::Histogram;
 use super::methods::{CODES, METHODS, Method, Shape};
 use super::text::{Kind, Page};
@@ -78,7 +79,7 @@ impl Calls {
             .and_then(|version| version.to_str().ok())
             .filter(|version| !version.is_empty() && version.len() <= 32)
             .unwrap_or("unknown");
-        let mut versions = self.versions.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = versions.len();
         match versions.iter_mut().find(|(known, name, _)| *known == shape && name == version) {
             Some((.., count)) => *count += 1,
@@ -119,7 +120,7 @@ impl Calls {
             "Calls, by the version of the client.",
         );
         {
-            let versions = self.versions.lock().unwrap_or_else(|poison| poison.into_inner());
+            let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
             for (shape, version, count) in &*versions {
                 let labels = [("type", *shape), ("client_api_version", version)];
                 page.sample("etcd_server_client_requests_total", &labels, count);
@@ -211,7 +212,13 @@ where
         let calls = &self.calls.calls;
         let call = calls.by_path.get(request.uri().path()).map(|&method| {
             calls.started(method, request.headers());
-            Call { metrics: Arc::clone(&self.calls), method, began: Instant::now(), ended: false }
+            Call {
+                metrics: Arc::clone(&self.calls),
+                method,
+                began: Instant::now(),
+                bytes_sent: 0,
+                ended: false,
+            }
         });
         let side = call
             .as_ref()
@@ -227,6 +234,7 @@ struct Call {
     metrics: Arc<super::Metrics>,
     method: usize,
     began: Instant,
+    bytes_sent: usize,
     ended: bool,
 }
 
@@ -234,7 +242,18 @@ impl Call {
     fn end(&mut self, code: usize) {
         if !self.ended {
             self.ended = true;
-            self.metrics.calls.ended(self.method, code, self.began.elapsed());
+            let took = self.began.elapsed();
+            self.metrics.calls.ended(self.method, code, took);
+            let method = &METHODS[self.method];
+            if method.shape == Shape::Unary && Slow::is_reached(self.metrics.slow.call, took) {
+                tracing::warn!(
+                    "time spent" = ?took,
+                    "response type" = format!("/{}/{}", method.service, method.name),
+                    "response size" = self.bytes_sent,
+                    code = CODES[code],
+                    "request stats"
+                );
+            }
             if code == 0 && matches!(METHODS[self.method].name, "Range" | "RangeStream") {
                 self.metrics.ranges.increment();
             }
@@ -314,9 +333,12 @@ impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
         if let (Some(side), Some(Ok(frame))) = (this.side.as_mut(), &frame) {
             if let Some(data) = frame.data_ref() {
                 let messages = this.messages.take(data);
-                let (metrics, method, sent) = match &*side {
-                    Side::Request { metrics, method } => (metrics, *method, false),
-                    Side::Response { call } => (&call.metrics, call.method, true),
+                let (metrics, method, sent) = match side {
+                    Side::Request { metrics, method } => (&*metrics, *method, false),
+                    Side::Response { call } => {
+                        call.bytes_sent += data.len();
+                        (&call.metrics, call.method, true)
+                    }
                 };
                 let calls = &metrics.calls;
                 let counters = &calls.methods[method];

@@ -47,7 +47,6 @@ impl Histogram {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "statistics bear it")]
 fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }

@@ -1,6 +1,7 @@
 //! Metrics of a member: what it is, what it applies, and what its node tells.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use quorate::{Heard, NodeEvent, NodeId, transport::Note};
 use quorate_kv::{AlarmKind, Command, Op, OpReply, Reply, RequestError, Txn, TxnReply};
@@ -16,13 +17,13 @@ pub(crate) struct Connections(std::sync::Mutex<BTreeMap<u64, (u32, u64)>>);
 
 impl Connections {
     fn change(&self, peer: NodeId, change: impl FnOnce(&mut (u32, u64))) {
-        let mut all = self.0.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(all.entry(peer.0).or_default());
     }
 
     /// Lanes to a peer, and lanes lost.
     fn of(&self, peer: u64) -> (u32, u64) {
-        let all = self.0.lock().unwrap_or_else(|poison| poison.into_inner());
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&peer).copied().unwrap_or_default()
     }
 }

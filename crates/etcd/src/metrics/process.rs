@@ -71,7 +71,6 @@ impl Stat {
         Self::parse(&std::fs::read_to_string("/proc/self/stat").ok()?)
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "statistics bear it")]
     fn parse(stat: &str) -> Option<Self> {
         // The name, in parentheses, may contain anything; the fields after it begin with the third.
         let (_, rest) = stat.rsplit_once(')')?;

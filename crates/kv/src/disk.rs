@@ -236,6 +236,22 @@ impl DiskView {
         Ok(())
     }
 
+    /// Shows all records, the newest first, until `show` has seen enough.
+    pub(crate) fn scan_back(
+        &self,
+        mut show: impl FnMut(Place, RecordRef<'_>) -> bool,
+    ) -> Result<(), DiskError> {
+        for entry in self.inner.history.iter().map_err(failed)?.rev() {
+            let (key, value) = entry.map_err(failed)?;
+            let place = place_of(key.value());
+            let record = RecordRef::decode(value.value()).map_err(|why| bad_record(place, why))?;
+            if !show(place, record) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Shows all records as they lie there, in order, until `show` has seen enough.
     pub(crate) fn scan_bytes(
         &self,

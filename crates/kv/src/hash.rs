@@ -2,9 +2,12 @@
 
 use crc32c::crc32c_append;
 
-use crate::reader::{ReadError, Reader};
+use crate::disk::DiskView;
+use crate::meta::Meta;
+use crate::reader::{Pinned, ReadError, Reader};
 use crate::record::{self, Place, RecordRef};
-use crate::{Event, RequestError, Revision};
+use crate::state::State;
+use crate::{Changes, Event, RequestError, Revision};
 
 /// How many records are judged under one lock.
 const SLICE_RECORDS: usize = 256;
@@ -23,36 +26,44 @@ pub struct HashKv {
     pub revision: Revision,
 }
 
-impl Reader {
-    /// The hash of the history up to a revision, 0 and below for the current one.
-    ///
-    /// Reads all of it: for tests, and for checks that are made rarely.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`]: the revision is compacted or in the future, or the database failed.
-    pub fn hash_kv(&self, revision: Revision) -> Result<HashKv, ReadError> {
-        // What it reads is kept for it, but for what an earlier compaction hides.
-        let pinned = self.pin(revision)?;
-        let (compacted, saved, tails) = {
-            let state = self.shared.read();
-            let tails: Vec<_> =
-                state.tails.frozen.iter().chain(state.tails.open.iter()).cloned().collect();
-            (state.compacted, state.saved.clone(), tails)
-        };
-        if pinned.revision < compacted {
-            return Err(RequestError::Compacted.into());
-        }
-        let mut hash =
-            Hashing { reader: self, compacted, hash: crc32c_append(0, b"key"), old: Vec::new() };
+/// A hash over everything that is replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hash {
+    /// CRC-32C over the history as in [`HashKv`], the compact revision, leases and alarms.
+    pub hash: u32,
+    /// The revision that it is of.
+    pub revision: Revision,
+}
+
+/// The history as it is at one moment.
+struct Moment {
+    /// What it reads is kept for it, but for what an earlier compaction hides.
+    pinned: Pinned,
+    compacted: i64,
+    saved: DiskView,
+    tails: Vec<Changes>,
+}
+
+impl Moment {
+    fn new(reader: &Reader, state: &State, revision: Revision) -> Result<Self, RequestError> {
+        let pinned = reader.pin_in(state, revision)?;
+        let (compacted, saved) = (state.compacted, state.saved.clone());
+        let tails = state.tails.frozen.iter().chain(state.tails.open.iter()).cloned().collect();
+        Ok(Self { pinned, compacted, saved, tails })
+    }
+
+    fn hash(&self, reader: &Reader) -> Result<u32, ReadError> {
+        let (compacted, old) = (self.compacted, Vec::new());
+        let mut hash = Hashing { reader, compacted, hash: crc32c_append(0, b"key"), old };
         let mut bytes = Vec::new();
         let mut judged = Ok(());
-        saved.scan(0..=pinned.revision, |place, record| {
+        self.saved.scan(0..=self.pinned.revision, |place, record| {
             judged = hash.add(place, record, &mut bytes);
             judged.is_ok()
         })?;
         judged?;
-        for changes in tails.iter().filter(|changes| changes.revision.0 <= pinned.revision) {
+        let in_time = |changes: &&Changes| changes.revision.0 <= self.pinned.revision;
+        for changes in self.tails.iter().filter(in_time) {
             for (sub, event) in (0..).zip(changes.events.iter()) {
                 let place = Place { revision: changes.revision.0, sub };
                 let mut encoded = Vec::new();
@@ -62,12 +73,56 @@ impl Reader {
             }
         }
         hash.settle()?;
+        Ok(hash.hash)
+    }
+}
+
+impl Reader {
+    /// The hash of the history up to a revision, 0 and below for the current one.
+    ///
+    /// Reads all of it: for tests, and for checks that are made rarely.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: the revision is compacted or in the future, or the database failed.
+    pub fn hash_kv(&self, revision: Revision) -> Result<HashKv, ReadError> {
+        let moment = Moment::new(self, &self.shared.read(), revision)?;
+        let hash = moment.hash(self)?;
+        let Moment { pinned, compacted, .. } = moment;
         Ok(HashKv {
-            hash: hash.hash,
+            hash,
             compact_revision: Revision(compacted),
             hash_revision: Revision(pinned.revision),
             revision: Revision(pinned.header),
         })
+    }
+
+    /// The hash of everything that commands have made of this replica so far. It is equal on replicas that have applied the
+    /// same, whatever each of them has on its disk.
+    ///
+    /// Reads the whole history, as [`hash_kv`](Self::hash_kv).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: the database failed, or a compaction that did not wait has come in between: then it is to be asked for
+    /// again.
+    pub fn hash(&self) -> Result<Hash, ReadError> {
+        let (moment, rest) = {
+            let state = self.shared.read();
+            let mut rest = state.compacted.to_be_bytes().to_vec();
+            for (id, record) in state.leases.records() {
+                rest.extend_from_slice(b"lease");
+                rest.extend_from_slice(&id.0.to_be_bytes());
+                rest.extend_from_slice(&record);
+            }
+            for alarm in &state.alarms {
+                rest.extend_from_slice(b"alarm");
+                rest.extend_from_slice(&Meta::Alarm(*alarm).key());
+            }
+            (Moment::new(self, &state, Revision(0))?, rest)
+        };
+        let hash = crc32c_append(moment.hash(self)?, &rest);
+        Ok(Hash { hash, revision: Revision(moment.pinned.revision) })
     }
 }
 

@@ -52,7 +52,7 @@ pub use disk::DiskError;
 pub use error::RequestError;
 pub use event::{Changes, Event, EventKind, History, HistoryError, Past, PastRequest};
 pub use flush::Flush;
-pub use hash::HashKv;
+pub use hash::{Hash, HashKv};
 pub use lease::{LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, Lease, LeaseRecordError, Leases};
 pub use lessor::{
     Decision, LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_BATCH_MAX, LEASE_EXPIRE_ROUND_MAX,

@@ -32,7 +32,6 @@ impl From<DiskError> for Failure {
 /// What of the pairs is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    Nothing,
     /// All but the values, which may be missing.
     Keys,
     Everything,
@@ -40,14 +39,17 @@ pub(crate) enum Need {
 
 /// Where pairs come from, as of a revision.
 pub(crate) trait Pairs {
-    /// The first `pairs_max` pairs of a range in order of their keys, and how many there are in all.
+    /// The first `pairs_max` pairs of a range in order of their keys.
     fn pairs(
         &self,
         keys: KeyRange<'_>,
         revision: i64,
         need: Need,
         pairs_max: usize,
-    ) -> Result<(Vec<KeyValue>, i64), Failure>;
+    ) -> Result<Vec<KeyValue>, Failure>;
+
+    /// How many pairs there are in a range.
+    fn count(&self, keys: KeyRange<'_>, revision: i64) -> Result<i64, Failure>;
 }
 
 impl State {
@@ -68,7 +70,7 @@ impl State {
             if need == Need::Keys {
                 return Found::Pair(entry.pair(Bytes::copy_from_slice(key), Bytes::new()));
             }
-            if let Some(pair) = entry.now(key) {
+            if let Some(pair) = self.index.now(key, entry) {
                 return Found::Pair(pair);
             }
         }
@@ -84,17 +86,16 @@ impl Pairs for State {
         revision: i64,
         need: Need,
         pairs_max: usize,
-    ) -> Result<(Vec<KeyValue>, i64), Failure> {
-        let (mut pairs, mut count) = (Vec::new(), 0);
-        for (key, entry) in self.index.range(keys) {
-            if need == Need::Nothing || pairs.len() >= pairs_max {
-                count += i64::from(entry.live_at(revision).is_some());
-            } else if let Some(found) = self.pair_at(key, entry, revision, need) {
-                pairs.push(self.read(found)?);
-                count += 1;
-            }
-        }
-        Ok((pairs, count))
+    ) -> Result<Vec<KeyValue>, Failure> {
+        let found = self
+            .index
+            .range(keys)
+            .filter_map(|(key, entry)| self.pair_at(key, entry, revision, need));
+        Ok(found.take(pairs_max).map(|found| self.read(found)).collect::<Result<_, _>>()?)
+    }
+
+    fn count(&self, keys: KeyRange<'_>, revision: i64) -> Result<i64, Failure> {
+        Ok(self.index.count(keys, revision, usize::MAX).count)
     }
 }
 
@@ -106,15 +107,24 @@ pub(crate) fn range(
     header: i64,
 ) -> Result<RangeReply, Failure> {
     let keys = KeyRange::new(&range.key, &range.range_end);
-    let need = need_of(range);
-    let (kvs, count) = from.pairs(keys, revision, need, pairs_max(range))?;
+    if range.count_only {
+        let count = from.count(keys, revision)?;
+        return Ok(finish(range, header, Vec::new(), count));
+    }
+    let pairs_max = pairs_max(range);
+    let kvs = from.pairs(keys, revision, need_of(range), pairs_max)?;
+    let mut count = i64::try_from(kvs.len()).unwrap_or(i64::MAX);
+    if kvs.len() == pairs_max
+        && let Some(last) = kvs.last()
+    {
+        count += from.count(keys.after(&last.key), revision)?;
+    }
     Ok(finish(range, header, kvs, count))
 }
 
-fn need_of(range: &Range) -> Need {
-    if range.count_only {
-        Need::Nothing
-    } else if range.keys_only && range.sort_target != SortTarget::Value {
+/// What is needed of a range that does not only count.
+pub(crate) fn need_of(range: &Range) -> Need {
+    if range.keys_only && range.sort_target != SortTarget::Value {
         Need::Keys
     } else {
         Need::Everything
@@ -147,7 +157,7 @@ fn pairs_max(range: &Range) -> usize {
     }
 }
 
-fn finish(range: &Range, header: i64, mut kvs: Vec<KeyValue>, count: i64) -> RangeReply {
+pub(crate) fn finish(range: &Range, header: i64, mut kvs: Vec<KeyValue>, count: i64) -> RangeReply {
     if has_filter(range) {
         let within = |revision: Revision, min: Revision, max: Revision| {
             (min.0 == 0 || revision >= min) && (max.0 == 0 || revision <= max)

@@ -19,6 +19,8 @@ use crate::{
 
 /// How many keys are looked at under one lock.
 const SLICE_KEYS: usize = 256;
+/// How many keys are counted under one lock; it takes a few nanoseconds for each.
+const COUNT_KEYS: usize = 4096;
 
 /// Why a read was not answered.
 #[derive(Debug)]
@@ -86,8 +88,32 @@ impl Reader {
     ///
     /// [`ReadError`]: the revision is compacted or in the future, or the database failed.
     pub fn range(&self, range: &Range) -> Result<RangeReply, ReadError> {
+        if let Some(key) = KeyRange::new(&range.key, &range.range_end).one() {
+            return self.point(key, range);
+        }
         let pinned = self.pin(range.revision)?;
         Ok(range::range(&pinned, range, pinned.revision, pinned.header)?)
+    }
+
+    /// One key needs no pin: where its pair is, and the view of the database that has it, come from one moment.
+    fn point(&self, key: &[u8], range: &Range) -> Result<RangeReply, ReadError> {
+        let (found, saved, header) = {
+            let state = self.shared.read();
+            let revision = state.readable(range.revision)?;
+            let entry = state.index.get(key);
+            let found =
+                entry.and_then(|entry| state.pair_at(key, entry, revision, range::need_of(range)));
+            let saved = matches!(found, Some(Found::Saved(_))).then(|| state.saved.clone());
+            (found, saved, state.revision)
+        };
+        let count = i64::from(found.is_some());
+        let kvs = match (found, saved) {
+            (Some(_), _) if range.count_only => Vec::new(),
+            (Some(Found::Pair(pair)), _) => vec![pair],
+            (Some(found), Some(saved)) => vec![read(&saved, found)?],
+            _ => Vec::new(),
+        };
+        Ok(range::finish(range, header, kvs, count))
     }
 
     /// The same in parts.
@@ -109,9 +135,8 @@ impl Reader {
         if !txn.only_reads() {
             return Err(RequestError::KeyNotFound.into());
         }
-        let pinned = self.pin(Revision(0))?;
+        let (pinned, compacted, own) = self.pin_with(txn)?;
         let path = txn::judge(&pinned, txn, pinned.revision)?;
-        let compacted = self.shared.read().compacted;
         let ops = || txn::taken(txn, &path).map(|(op, _)| op);
         let ranges =
             || ops().filter_map(|op| if let Op::Range(range) = op { Some(range) } else { None });
@@ -119,17 +144,30 @@ impl Reader {
             txn::check_range(range, pinned.revision, compacted)?;
         }
         let read = |range: &Range| {
-            let asked = range.revision.0;
-            let header = pinned.revision;
-            // One of its own may be older than what is pinned, and so needs a pin of its own.
-            let own = (asked > 0).then(|| self.pin(range.revision)).transpose()?;
-            let from = own.as_ref().unwrap_or(&pinned);
-            let reply = range::range(from, range, from.revision, header)?;
+            let from = own.iter().find(|own| own.revision == range.revision.0).unwrap_or(&pinned);
+            let reply = range::range(from, range, from.revision, pinned.revision)?;
             Ok::<_, ReadError>(OpReply::Range(reply))
         };
         let responses = ranges().map(read).collect::<Result<_, _>>()?;
         let revision = Revision(pinned.revision);
         Ok(TxnReply { revision, succeeded: path.succeeded(), responses })
+    }
+
+    /// Fixes the current revision and all others that a transaction may read, at one moment; with the compact revision of
+    /// that moment, by which they are judged.
+    fn pin_with(&self, txn: &Txn) -> Result<(Pinned, i64, Vec<Pinned>), RequestError> {
+        let state = self.shared.read();
+        let pinned = self.pin_in(&state, Revision(0))?;
+        let mut own: Vec<Pinned> = Vec::new();
+        for op in txn.success.iter().chain(&txn.failure) {
+            let Op::Range(range) = op else { continue };
+            let asked = range.revision;
+            if asked.0 > 0 && own.iter().all(|own| own.revision != asked.0) {
+                // One that cannot be read matters only if its branch is taken.
+                own.extend(self.pin_in(&state, asked));
+            }
+        }
+        Ok((pinned, state.compacted, own))
     }
 
     /// The current revision.
@@ -204,17 +242,28 @@ impl Reader {
 
     /// Fixes the revision of a read: the asked one, or the current one for 0 and below.
     pub(crate) fn pin(&self, asked: Revision) -> Result<Pinned, RequestError> {
-        let state = self.shared.read();
-        let revision = if asked.0 > 0 { asked.0 } else { state.revision };
-        if revision > state.revision {
-            return Err(RequestError::FutureRevision);
-        }
-        if revision < state.compacted {
-            return Err(RequestError::Compacted);
-        }
-        // Under the lock, so that no compaction begins in between.
+        self.pin_in(&self.shared.read(), asked)
+    }
+
+    /// The same, under the lock, so that no compaction begins in between.
+    pub(crate) fn pin_in(&self, state: &State, asked: Revision) -> Result<Pinned, RequestError> {
+        let revision = state.readable(asked)?;
         *self.shared.pins().entry(revision).or_default() += 1;
         Ok(Pinned { shared: Arc::clone(&self.shared), revision, header: state.revision })
+    }
+}
+
+impl State {
+    /// The revision that a request means, if it can be read.
+    fn readable(&self, asked: Revision) -> Result<i64, RequestError> {
+        let revision = if asked.0 > 0 { asked.0 } else { self.revision };
+        if revision > self.revision {
+            return Err(RequestError::FutureRevision);
+        }
+        if revision < self.compacted {
+            return Err(RequestError::Compacted);
+        }
+        Ok(revision)
     }
 }
 
@@ -242,13 +291,20 @@ impl Drop for Pinned {
 /// What one slice has found.
 struct Slice {
     found: Vec<Found>,
-    count: i64,
-    /// The last key looked at, if there are more.
+    /// The last key looked at, if there may be more.
     last: Option<Box<[u8]>>,
     saved: crate::disk::DiskView,
 }
 
 impl Pinned {
+    /// What is pinned is there, unless a compaction did not wait.
+    fn check(&self, state: &State) -> Result<(), RequestError> {
+        if self.revision < state.compaction.floor {
+            return Err(RequestError::Compacted);
+        }
+        Ok(())
+    }
+
     /// Looks at some keys of a range, and finds at most so many pairs.
     fn slice(
         &self,
@@ -257,34 +313,33 @@ impl Pinned {
         pairs_max: usize,
     ) -> Result<Slice, RequestError> {
         let state = self.shared.read();
-        self.slice_of(&state, keys, need, pairs_max)
-    }
-
-    fn slice_of(
-        &self,
-        state: &State,
-        keys: KeyRange<'_>,
-        need: Need,
-        pairs_max: usize,
-    ) -> Result<Slice, RequestError> {
-        if self.revision < state.compaction.floor {
-            return Err(RequestError::Compacted);
-        }
-        let (mut found, mut count, mut last, mut looked) = (Vec::new(), 0, None, 0);
-        for (key, entry) in state.index.range(keys) {
-            looked += 1;
-            if need == Need::Nothing || found.len() >= pairs_max {
-                count += i64::from(entry.live_at(self.revision).is_some());
-            } else if let Some(pair) = state.pair_at(key, entry, self.revision, need) {
-                found.push(pair);
-                count += 1;
-            }
-            if looked == SLICE_KEYS {
+        self.check(&state)?;
+        let (mut found, mut last) = (Vec::new(), None);
+        for (looked, (key, entry)) in (1..).zip(state.index.range(keys)) {
+            found.extend(state.pair_at(key, entry, self.revision, need));
+            if looked == SLICE_KEYS || found.len() == pairs_max {
                 last = Some(key.into());
                 break;
             }
         }
-        Ok(Slice { found, count, last, saved: state.saved.clone() })
+        Ok(Slice { found, last, saved: state.saved.clone() })
+    }
+
+    fn count_all(&self, keys: KeyRange<'_>) -> Result<i64, RequestError> {
+        let (mut count, mut after): (i64, Option<Box<[u8]>>) = (0, None);
+        loop {
+            let counted = {
+                let state = self.shared.read();
+                self.check(&state)?;
+                let rest = after.as_deref().map_or(keys, |after| keys.after(after));
+                state.index.count(rest, self.revision, COUNT_KEYS)
+            };
+            count += counted.count;
+            if counted.after.is_none() {
+                return Ok(count);
+            }
+            after = counted.after;
+        }
     }
 }
 
@@ -295,9 +350,9 @@ impl Pairs for Pinned {
         revision: i64,
         need: Need,
         pairs_max: usize,
-    ) -> Result<(Vec<KeyValue>, i64), Failure> {
+    ) -> Result<Vec<KeyValue>, Failure> {
         debug_assert_eq!(revision, self.revision, "a pin is for one revision");
-        let (mut pairs, mut count): (Vec<KeyValue>, i64) = (Vec::new(), 0);
+        let mut pairs: Vec<KeyValue> = Vec::new();
         let mut after: Option<Box<[u8]>> = None;
         loop {
             let rest = after.as_deref().map_or(keys, |after| keys.after(after));
@@ -305,12 +360,15 @@ impl Pairs for Pinned {
             for found in slice.found {
                 pairs.push(read(&slice.saved, found)?);
             }
-            count += slice.count;
-            if slice.last.is_none() {
-                return Ok((pairs, count));
+            if slice.last.is_none() || pairs.len() == pairs_max {
+                return Ok(pairs);
             }
             after = slice.last;
         }
+    }
+
+    fn count(&self, keys: KeyRange<'_>, _: i64) -> Result<i64, Failure> {
+        Ok(self.count_all(keys)?)
     }
 }
 
@@ -357,19 +415,23 @@ impl RangeStream {
             return Ok(None);
         }
         let limit = usize::try_from(self.range.limit).ok().filter(|limit| *limit > 0);
-        let need = match (self.range.count_only, self.range.keys_only) {
-            (true, _) => Need::Nothing,
-            (false, true) => Need::Keys,
-            (false, false) => Need::Everything,
-        };
+        let need = if self.range.keys_only { Need::Keys } else { Need::Everything };
         let mut part = RangePart::default();
         loop {
             let keys = KeyRange::new(&self.range.key, &self.range.range_end);
             let rest = self.last.as_deref().map_or(keys, |last| keys.after(last));
             let left = limit.map_or(usize::MAX, |limit| limit - self.given);
+            if self.range.count_only || left == 0 {
+                // What is behind the limit is counted, and goes with the last part.
+                let count = self.pinned.count_all(rest)?;
+                self.count += count;
+                self.more = !self.range.count_only && count > 0;
+                return Ok(Some(self.end(part)));
+            }
             let wanted = left.min(pairs_max.max(1) - part.kvs.len());
-            let slice = self.pinned.slice_of_wanted(rest, need, wanted)?;
-            let found = slice.found.len();
+            let slice = self.pinned.slice(rest, need, wanted)?;
+            self.given += slice.found.len();
+            self.count += i64::try_from(slice.found.len()).unwrap_or(i64::MAX);
             for pair in slice.found {
                 let mut kv = read(&slice.saved, pair).map_err(ReadError::Disk)?;
                 if self.range.keys_only {
@@ -377,50 +439,22 @@ impl RangeStream {
                 }
                 part.kvs.push(kv);
             }
-            self.given += found;
-            self.count += slice.count;
-            self.more |= !self.range.count_only && slice.count > found as i64;
-            let is_last = slice.last.is_none();
-            self.last = slice.last.or_else(|| self.last.take());
-            if is_last {
-                self.ended = true;
-                let (revision, more, count) = (Revision(self.pinned.header), self.more, self.count);
-                part.end = Some(RangeEnd { revision, more, count });
-                return Ok(Some(part));
+            if slice.last.is_none() {
+                return Ok(Some(self.end(part)));
             }
-            // What is behind the limit is counted, and goes with the last part.
+            self.last = slice.last;
             if part.kvs.len() >= pairs_max && limit.is_none_or(|limit| self.given < limit) {
                 return Ok(Some(part));
             }
         }
     }
-}
 
-impl Pinned {
-    /// As [`slice`](Self::slice), but ends with the last pair that is wanted, unless none is.
-    fn slice_of_wanted(
-        &self,
-        keys: KeyRange<'_>,
-        need: Need,
-        wanted: usize,
-    ) -> Result<Slice, RequestError> {
-        let state = self.shared.read();
-        if need == Need::Nothing || wanted == 0 {
-            return self.slice_of(&state, keys, need, wanted);
-        }
-        if self.revision < state.compaction.floor {
-            return Err(RequestError::Compacted);
-        }
-        let (mut found, mut last, mut looked) = (Vec::new(), None, 0);
-        for (key, entry) in state.index.range(keys) {
-            looked += 1;
-            found.extend(state.pair_at(key, entry, self.revision, need));
-            if looked == SLICE_KEYS || found.len() == wanted {
-                last = Some(key.into());
-                break;
-            }
-        }
-        let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
-        Ok(Slice { found, count, last, saved: state.saved.clone() })
+    fn end(&mut self, part: RangePart) -> RangePart {
+        self.ended = true;
+        let (revision, more, count) = (Revision(self.pinned.header), self.more, self.count);
+        RangePart { end: Some(RangeEnd { revision, more, count }), ..part }
     }
 }
+
+#[cfg(test)]
+mod tests;

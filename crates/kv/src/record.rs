@@ -31,6 +31,8 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordRef<'a> {
     pub(crate) key: &'a [u8],
+    /// The key, with the value behind it if there is one.
+    pub(crate) pair: &'a [u8],
     /// `None`: the key was deleted.
     pub(crate) put: Option<PutRef<'a>>,
 }
@@ -90,16 +92,18 @@ impl<'a> RecordRef<'a> {
             return Err(RecordError::Version(version));
         }
         match kind {
-            DELETE => Ok(Self { key: rest, put: None }),
+            DELETE => Ok(Self { key: rest, pair: rest, put: None }),
             PUT => {
                 let (create_revision, rest) = number(rest)?;
                 let (version, rest) = number(rest)?;
                 let (lease, rest) = number(rest)?;
                 let (length, rest) = rest.split_first_chunk::<4>().ok_or(RecordError::Truncated)?;
                 let length = u32::from_le_bytes(*length) as usize;
-                let (key, value) = rest.split_at_checked(length).ok_or(RecordError::Truncated)?;
+                let pair = rest;
+                let (key, value) = pair.split_at_checked(length).ok_or(RecordError::Truncated)?;
                 let lease = LeaseId::from_number(lease);
-                Ok(Self { key, put: Some(PutRef { create_revision, version, lease, value }) })
+                let put = Some(PutRef { create_revision, version, lease, value });
+                Ok(Self { key, pair, put })
             }
             other => Err(RecordError::Kind(other)),
         }
@@ -107,24 +111,24 @@ impl<'a> RecordRef<'a> {
 
     /// The same as an event, in memory of its own.
     pub(crate) fn to_event(self, revision: i64) -> Event {
-        let key = Bytes::copy_from_slice(self.key);
-        match self.put {
-            Some(put) => Event::put(put.to_kv(key, revision), None),
-            None => Event::delete(key, Revision(revision), None),
+        match self.to_kv(revision) {
+            Some(kv) => Event::put(kv, None),
+            None => Event::delete(Bytes::copy_from_slice(self.key), Revision(revision), None),
         }
     }
-}
 
-impl PutRef<'_> {
-    pub(crate) fn to_kv(self, key: Bytes, revision: i64) -> KeyValue {
-        KeyValue {
-            key,
-            create_revision: Revision(self.create_revision),
+    /// The pair after a put, in memory of its own.
+    pub(crate) fn to_kv(self, revision: i64) -> Option<KeyValue> {
+        let put = self.put?;
+        let pair = Bytes::copy_from_slice(self.pair);
+        Some(KeyValue {
+            key: pair.slice(..self.key.len()),
+            create_revision: Revision(put.create_revision),
             mod_revision: Revision(revision),
-            version: self.version,
-            value: Bytes::copy_from_slice(self.value),
-            lease: self.lease,
-        }
+            version: put.version,
+            value: pair.slice(self.key.len()..),
+            lease: put.lease,
+        })
     }
 }
 

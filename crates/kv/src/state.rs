@@ -114,52 +114,41 @@ impl State {
     /// Puts a key, in the revision that is being made.
     pub(crate) fn put(
         &mut self,
-        key: &Bytes,
-        value: &Bytes,
+        key: &[u8],
+        value: &[u8],
         lease: Option<LeaseId>,
         prev: Option<KeyValue>,
     ) {
         let place = self.next_place();
-        let (create_revision, version) = match self.index.live(key) {
-            Some(entry) => (entry.create_revision(), entry.version() + 1),
-            None => (place.revision, 1),
-        };
-        let kv = KeyValue {
-            key: key.clone(),
-            create_revision: Revision(create_revision),
-            mod_revision: Revision(place.revision),
-            version,
-            value: value.clone(),
-            lease,
-        };
+        let (kv, former_lease) = self.index.put(key, value, lease, place);
         match lease {
-            Some(lease) => {
+            Some(lease) if former_lease != Some(lease) => {
                 let owned = Bytes::copy_from_slice(key);
                 self.leases.attach(&owned, lease).expect("it was looked up before");
             }
-            None => {
-                self.leases.detach(key);
-            }
+            None if former_lease.is_some() => drop(self.leases.detach(key)),
+            _ => {}
         }
-        self.index.put(&kv, place);
         self.pending.push(Event::put(kv, prev));
     }
 
     /// Deletes a key that exists, in the revision that is being made.
-    pub(crate) fn delete(&mut self, key: &Bytes, prev: Option<KeyValue>) {
+    pub(crate) fn delete(&mut self, key: Bytes, prev: Option<KeyValue>) {
         let place = self.next_place();
-        self.leases.detach(key);
-        self.index.delete(key, place);
-        self.pending.push(Event::delete(key.clone(), Revision(place.revision), prev));
+        if self.index.delete(&key, place).is_some() {
+            self.leases.detach(&key);
+        }
+        self.pending.push(Event::delete(key, Revision(place.revision), prev));
     }
 
-    /// The pair before a change, for whoever watches: always if that costs nothing.
+    /// The pair before a change, if the request or whoever watches wants it.
     pub(crate) fn prev(&self, key: &[u8], wanted: bool) -> Result<Option<KeyValue>, DiskError> {
+        if !wanted && !self.wants_prev {
+            return Ok(None);
+        }
         let Some(entry) = self.index.live(key) else { return Ok(None) };
-        match entry.now(key) {
-            None if wanted || self.wants_prev => {
-                self.read(self.find(entry.last().place())).map(Some)
-            }
+        match self.index.now(key, entry) {
+            None => self.read(self.find(entry.last().place())).map(Some),
             pair => Ok(pair),
         }
     }
@@ -169,13 +158,13 @@ impl State {
         if self.pending.is_empty() {
             return;
         }
-        let mut events = std::mem::take(&mut self.pending);
         // Of a key that changes twice, what was before the revision.
-        if events.len() > 1 {
-            settle_prevs(&mut events);
+        if self.pending.len() > 1 {
+            settle_prevs(&mut self.pending);
         }
         self.revision += 1;
-        let changes = Changes { revision: Revision(self.revision), events: events.into() };
+        let events = self.pending.drain(..).collect();
+        let changes = Changes { revision: Revision(self.revision), events };
         sink.changed(&changes);
         self.tails.open.push(changes);
         self.index.keep_within_budget();
@@ -203,10 +192,7 @@ pub(crate) fn read(saved: &DiskView, found: Found) -> Result<KeyValue, DiskError
     match found {
         Found::Pair(pair) => Ok(pair),
         Found::Saved(place) => {
-            let pair = saved.get(place, |record| {
-                let key = Bytes::copy_from_slice(record.key);
-                record.put.map(|put| put.to_kv(key, place.revision))
-            })?;
+            let pair = saved.get(place, |record| record.to_kv(place.revision))?;
             pair.flatten().ok_or_else(|| DiskError::Content {
                 what: format!("no pair at {}/{}, which a key needs", place.revision, place.sub),
             })

@@ -9,7 +9,7 @@ use redb::StorageBackend;
 
 use crate::disk::{Disk, DiskError, DiskView};
 use crate::flush::Flush;
-use crate::index::Index;
+use crate::index::{Index, Loading};
 use crate::meta::{self, Meta};
 use crate::range::Failure;
 use crate::reader::Reader;
@@ -233,7 +233,7 @@ impl Store {
             return false;
         }
         let Compaction { floor, pruning, cursor, removable, .. } = &mut state.compaction;
-        *cursor = state.index.prune(*floor, cursor.as_deref(), PRUNE_KEYS, removable);
+        *cursor = state.index.prune(*floor, cursor.take(), PRUNE_KEYS, removable);
         *pruning = cursor.is_some();
         *pruning || state.compaction.floor < state.compacted
     }
@@ -293,7 +293,7 @@ impl State {
         // Before anything changes: reading may fail.
         let prevs = keys.iter().map(|key| self.prev(key, false)).collect::<Result<Vec<_>, _>>()?;
         self.leases.revoke(id)?;
-        for (key, prev) in keys.iter().zip(prevs) {
+        for (key, prev) in keys.into_iter().zip(prevs) {
             self.delete(key, prev);
         }
         Ok(())
@@ -399,28 +399,20 @@ fn load(view: &DiskView, config: StoreConfig) -> Result<(State, Opened), DiskErr
 
 fn load_history(view: &DiskView, state: &mut State) -> Result<(), DiskError> {
     let mut bad = None;
-    let mut count: usize = 0;
     let revision = state.revision;
-    let index = &mut state.index;
-    view.scan(0..=i64::MAX, |place: Place, record| {
+    let mut index = Loading::new(state.index.values_bytes_max());
+    view.scan_back(|place: Place, record| {
         if place.revision > revision {
             bad = Some(format!("revision {} beyond the current {revision}", place.revision));
             return false;
         }
-        match record.put {
-            Some(put) => index.load_put(record.key, put, place),
-            None => index.insert_deleted(record.key, place),
-        }
-        count += 1;
-        if count.is_multiple_of(1024) {
-            index.keep_within_budget();
-        }
+        index.push(place, &record);
         true
     })?;
     if let Some(what) = bad {
         return Err(DiskError::Content { what });
     }
-    index.keep_within_budget();
+    let index = index.finish();
     let leased: Vec<_> = index
         .range(crate::index::KeyRange::all())
         .filter_map(|(key, entry)| Some((bytes::Bytes::copy_from_slice(key), entry.lease()?)))
@@ -430,5 +422,6 @@ fn load_history(view: &DiskView, state: &mut State) -> Result<(), DiskError> {
             |_| DiskError::Content { what: format!("key {key:?} has no lease {}", lease.0) };
         state.leases.attach(&key, lease).map_err(unknown)?;
     }
+    state.index = index;
     Ok(())
 }

@@ -67,14 +67,29 @@ pub(crate) fn judge(from: &impl Pairs, txn: &Txn, revision: i64) -> Result<Path,
     Ok(Path { succeeded, within })
 }
 
+/// How many pairs of a range are compared before the next ones are looked for.
+const COMPARE_PAIRS: usize = 256;
+
 fn holds(from: &impl Pairs, compare: &Compare, revision: i64) -> Result<bool, Failure> {
     let keys = KeyRange::new(&compare.key, &compare.range_end);
     let need = match compare.target {
         CompareTarget::Value(_) => Need::Everything,
         _ => Need::Keys,
     };
-    let (pairs, _) = from.pairs(keys, revision, need, usize::MAX)?;
-    Ok(if pairs.is_empty() {
+    let mut last: Option<Bytes> = None;
+    loop {
+        let rest = last.as_deref().map_or(keys, |last| keys.after(last));
+        let mut pairs = from.pairs(rest, revision, need, COMPARE_PAIRS)?;
+        if !pairs.iter().all(|pair| is_so(compare, pair)) {
+            return Ok(false);
+        }
+        let may_be_more = pairs.len() == COMPARE_PAIRS;
+        last = pairs.pop().map(|pair| pair.key).or(last);
+        if !may_be_more {
+            break;
+        }
+    }
+    Ok(if last.is_none() {
         // Nothing has a value, and what is not there has 0 of everything else.
         let missing = KeyValue {
             key: Bytes::new(),
@@ -86,7 +101,7 @@ fn holds(from: &impl Pairs, compare: &Compare, revision: i64) -> Result<bool, Fa
         };
         !matches!(compare.target, CompareTarget::Value(_)) && is_so(compare, &missing)
     } else {
-        pairs.iter().all(|pair| is_so(compare, pair))
+        true
     })
 }
 
@@ -191,7 +206,7 @@ impl State {
         } else {
             put.lease
         };
-        let prev_kv = prev.clone().filter(|_| put.prev_kv);
+        let prev_kv = if put.prev_kv { prev.clone() } else { None };
         self.put(&put.key, &value, lease, prev);
         Ok(PutReply { revision: Revision(self.seen_revision()), prev_kv })
     }
@@ -210,7 +225,7 @@ impl State {
             if delete.prev_kv {
                 prev_kvs.extend(prev.clone());
             }
-            self.delete(&key, prev);
+            self.delete(key, prev);
             deleted += 1;
         }
         Ok(DeleteRangeReply { revision: Revision(self.seen_revision()), deleted, prev_kvs })

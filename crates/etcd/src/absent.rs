@@ -24,7 +24,8 @@ pub(crate) struct ElectionService;
 
 const NO_AUTH: &str = "authentication is not there yet";
 const NO_LOCK: &str = "locks by the server are not there yet; clients can use keys and leases";
-const NO_ELECTION: &str = "elections by the server are not there yet; clients can use keys and leases";
+const NO_ELECTION: &str =
+    "elections by the server are not there yet; clients can use keys and leases";
 
 macro_rules! absent {
     ($why:expr; $($call:ident($request:ty) -> $response:ty;)*) => {

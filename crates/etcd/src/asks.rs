@@ -30,7 +30,10 @@ impl From<Status> for Unanswered {
 
 impl Member {
     /// Has a question answered by whoever leads, be it this member, and goes on trying for the time that a request has.
-    pub(crate) async fn ask_leader(&self, question: question::Question) -> Result<answer::Answer, Status> {
+    pub(crate) async fn ask_leader(
+        &self,
+        question: question::Question,
+    ) -> Result<answer::Answer, Status> {
         let deadline = Instant::now() + self.0.request_timeout;
         let mut failure = status::no_leader();
         loop {

@@ -39,8 +39,7 @@ impl Member {
     async fn have_changed(&self, question: question::Question) -> Result<Changed, Status> {
         match self.ask_leader(question).await? {
             answer::Answer::Changed(changed) => {
-                let reached =
-                    self.0.node.reach(Consistency::AtLeast(Index(changed.index))).await;
+                let reached = self.0.node.reach(Consistency::AtLeast(Index(changed.index))).await;
                 reached.map_err(|why| self.read_failed(why))?;
                 Ok(changed)
             }
@@ -56,7 +55,10 @@ impl Member {
     }
 
     /// Those that will vote with the rest, members that are still catching up included.
-    async fn voters(&self, membership: &Membership) -> Result<(Vec<NodeId>, Voters, Vec<NodeId>), Unanswered> {
+    async fn voters(
+        &self,
+        membership: &Membership,
+    ) -> Result<(Vec<NodeId>, Voters, Vec<NodeId>), Unanswered> {
         let attributes = self.attributes();
         let nodes: Vec<NodeId> = membership
             .members()
@@ -64,7 +66,8 @@ impl Member {
             .map(|(node, _)| node)
             .collect();
         let node_status = self.0.node.status().await.map_err(|_| status::stopped())?;
-        let limit = u64::try_from(2 * self.0.config.election_timeout.as_micros()).unwrap_or(u64::MAX);
+        let limit =
+            u64::try_from(2 * self.0.config.election_timeout.as_micros()).unwrap_or(u64::MAX);
         let now = clock::now_us();
         let is_connected = |node: &NodeId| {
             node.0 == self.0.member_id
@@ -72,15 +75,21 @@ impl Member {
                     peer.node == *node && now.saturating_sub(peer.last_contact.0) < limit
                 })
         };
-        let connected: Vec<NodeId> = nodes.iter().copied().filter(|node| is_connected(node)).collect();
-        let started =
-            nodes.iter().filter(|node| members::is_started(membership, &attributes, **node)).count();
+        let connected: Vec<NodeId> =
+            nodes.iter().copied().filter(|node| is_connected(node)).collect();
+        let started = nodes
+            .iter()
+            .filter(|node| members::is_started(membership, &attributes, **node))
+            .count();
         let voters = Voters { count: nodes.len(), started, connected: connected.len() };
         Ok((nodes, voters, connected))
     }
 
     /// As the leader: adds a member.
-    pub(crate) async fn add_member(&self, request: pb::MemberAddRequest) -> Result<Changed, Unanswered> {
+    pub(crate) async fn add_member(
+        &self,
+        request: pb::MemberAddRequest,
+    ) -> Result<Changed, Unanswered> {
         let urls = members::peer_urls(&request.peer_ur_ls).ok_or_else(status::member_bad_urls)?;
         if !urls.iter().all(|url| members::is_reachable(url)) {
             let why = "members can be reached by plain TCP only so far: give http URLs";
@@ -116,11 +125,17 @@ impl Member {
     }
 
     /// Refuses peer URLs that another member has.
-    fn check_free(&self, membership: &Membership, urls: &[String], own: Option<u64>) -> Result<(), Status> {
-        let is_taken = membership.members().filter(|(node, _)| Some(node.0) != own).any(|(_, member)| {
-            let (_, taken) = members::of_context(&member.context);
-            taken.iter().any(|url| urls.contains(url))
-        });
+    fn check_free(
+        &self,
+        membership: &Membership,
+        urls: &[String],
+        own: Option<u64>,
+    ) -> Result<(), Status> {
+        let is_taken =
+            membership.members().filter(|(node, _)| Some(node.0) != own).any(|(_, member)| {
+                let (_, taken) = members::of_context(&member.context);
+                taken.iter().any(|url| urls.contains(url))
+            });
         if is_taken { Err(status::peer_url_exists()) } else { Ok(()) }
     }
 
@@ -161,7 +176,10 @@ impl Member {
     }
 
     /// As the leader: gives a member other peer URLs.
-    pub(crate) async fn update_member(&self, request: pb::MemberUpdateRequest) -> Result<Changed, Unanswered> {
+    pub(crate) async fn update_member(
+        &self,
+        request: pb::MemberUpdateRequest,
+    ) -> Result<Changed, Unanswered> {
         let node = NodeId(request.id);
         let membership = self.0.node.membership();
         let member = membership.member(node).ok_or_else(status::member_not_found)?;

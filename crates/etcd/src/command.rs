@@ -145,8 +145,10 @@ mod tests {
                 ..Attributes::default()
             })),
         };
-        let entries =
-            [(Entry::of(&store).unwrap(), Entry::Store(store)), (Entry::Host(own.clone()), Entry::Host(own))];
+        let entries = [
+            (Entry::of(&store).unwrap(), Entry::Store(store)),
+            (Entry::Host(own.clone()), Entry::Host(own)),
+        ];
         for (proposed, carried_out) in entries {
             let mut bytes = Vec::new();
             proposed.encode(&mut bytes);

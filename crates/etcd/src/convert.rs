@@ -164,10 +164,7 @@ pub(crate) fn range_response(reply: RangeReply) -> pb::RangeResponse {
 }
 
 fn put_response(reply: PutReply) -> pb::PutResponse {
-    pb::PutResponse {
-        header: header(reply.revision.0),
-        prev_kv: reply.prev_kv.map(key_value),
-    }
+    pb::PutResponse { header: header(reply.revision.0), prev_kv: reply.prev_kv.map(key_value) }
 }
 
 fn delete_response(reply: DeleteRangeReply) -> pb::DeleteRangeResponse {

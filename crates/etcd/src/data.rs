@@ -11,8 +11,8 @@ use quorate_kv::{
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
-use crate::metrics::Metrics;
 use crate::machine::disk_error;
+use crate::metrics::Metrics;
 use crate::proto::host;
 
 /// What the cluster keeps beside keys and leases.

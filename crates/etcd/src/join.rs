@@ -24,8 +24,11 @@ pub(crate) async fn identity(
     cluster: &[(String, Vec<Url>)],
     own_urls: &[String],
 ) -> Result<Identity, StartError> {
-    let others: Vec<&Url> =
-        cluster.iter().filter(|(name, _)| *name != config.name).flat_map(|(_, urls)| urls).collect();
+    let others: Vec<&Url> = cluster
+        .iter()
+        .filter(|(name, _)| *name != config.name)
+        .flat_map(|(_, urls)| urls)
+        .collect();
     if others.is_empty() {
         return Err(join("--initial-cluster names no other member"));
     }
@@ -111,6 +114,7 @@ async fn ask(url: &Url) -> Result<(u64, Vec<MemberJson>), String> {
         .find(|(name, _)| name.eq_ignore_ascii_case(CLUSTER_HEADER))
         .and_then(|(_, value)| u64::from_str_radix(value.trim(), 16).ok())
         .ok_or("it does not say which cluster it is of")?;
-    let members = serde_json::from_str(body).map_err(|why| format!("its list of members: {why}"))?;
+    let members =
+        serde_json::from_str(body).map_err(|why| format!("its list of members: {why}"))?;
     Ok((id, members))
 }

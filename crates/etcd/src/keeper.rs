@@ -43,7 +43,9 @@ impl Member {
                 with_leader = Instant::now();
             }
             let leaderless = with_leader.elapsed() >= 3 * self.config().election_timeout;
-            self.0.leaderless.send_if_modified(|now| std::mem::replace(now, leaderless) != leaderless);
+            self.0
+                .leaderless
+                .send_if_modified(|now| std::mem::replace(now, leaderless) != leaderless);
             let is_member = self.0.node.membership().contains(NodeId(self.0.member_id));
             if was_member && !is_member {
                 // Nothing else can be done if it cannot be noted: the others refuse this member anyway.
@@ -143,7 +145,8 @@ impl Member {
             attributes.members.get(&node.0).and_then(|member| minor_version(&member.version))
         });
         // Not before all have told theirs.
-        let Some(lowest) = versions.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
+        let Some(lowest) =
+            versions.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min())
         else {
             return;
         };
@@ -193,7 +196,8 @@ impl Member {
         const SAMPLES: u32 = 10;
         let between = period.min(HOUR);
         let every = between / SAMPLES;
-        let mut samples: std::collections::VecDeque<(Instant, i64)> = std::collections::VecDeque::new();
+        let mut samples: std::collections::VecDeque<(Instant, i64)> =
+            std::collections::VecDeque::new();
         let mut last = Instant::now();
         loop {
             samples.push_back((Instant::now(), self.reader().revision().0));

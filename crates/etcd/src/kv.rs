@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use prost::Message;
-use quorate_kv::{Command, Compact, Range, RangeStream, RequestError, Revision, SortOrder, SortTarget};
+use quorate_kv::{
+    Command, Compact, Range, RangeStream, RequestError, Revision, SortOrder, SortTarget,
+};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -69,7 +71,8 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Parts>, Status> {
         let range = convert::range(request.into_inner()).map_err(status::request)?;
-        let in_order = range.sort_target == SortTarget::Key && range.sort_order != SortOrder::Descend;
+        let in_order =
+            range.sort_target == SortTarget::Key && range.sort_order != SortOrder::Descend;
         if !in_order {
             return Err(status::sorted_stream());
         }
@@ -148,7 +151,8 @@ impl Kv for KvService {
                 self.0.linearizable().await?;
             }
             let reader = self.0.reader();
-            let reply = if short { reader.txn(&txn) } else { on_thread(move || reader.txn(&txn)).await? };
+            let reply =
+                if short { reader.txn(&txn) } else { on_thread(move || reader.txn(&txn)).await? };
             let mut response = convert::txn_response(reply.map_err(status::read)?);
             self.0.complete(&mut response.header);
             return Ok(Response::new(response));
@@ -236,4 +240,3 @@ impl Stream for Parts {
         Poll::Ready(Some(Ok(pb::RangeStreamResponse { range_response: Some(response) })))
     }
 }
-

@@ -94,7 +94,11 @@ impl Lease for LeaseService {
                             // As it was before the renewal.
                             let header = member.header_now();
                             let ttl = member.keep_alive(request.id).await;
-                            ttl.map(|ttl| pb::LeaseKeepAliveResponse { header, id: request.id, ttl })
+                            ttl.map(|ttl| pb::LeaseKeepAliveResponse {
+                                header,
+                                id: request.id,
+                                ttl,
+                            })
                         }
                         // The client is gone.
                         Err(_) => return None,
@@ -144,9 +148,8 @@ impl Lease for LeaseService {
         _: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let by_expiry = self.0.0.data.leases().lessor.by_expiry();
-        let ids = by_expiry.unwrap_or_else(|| {
-            self.0.reader().leases().into_iter().map(|(id, _)| id).collect()
-        });
+        let ids = by_expiry
+            .unwrap_or_else(|| self.0.reader().leases().into_iter().map(|(id, _)| id).collect());
         let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: self.0.header_now(), leases }))
     }

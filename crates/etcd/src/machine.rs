@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use prost::Message;
 use quorate::{
-    Applied, Batch, DurableStateMachine, Flush, Index, LibraryRow, LogId, Opened, Restore, Snapshot,
-    Term,
+    Applied, Batch, DurableStateMachine, Flush, Index, LibraryRow, LogId, Opened, Restore,
+    Snapshot, Term,
 };
 use quorate_kv::{Changes, Command, HostRow, Hub, LogPlace, Revision, Sink, Store, StoreConfig};
 
@@ -76,7 +76,8 @@ fn library_rows(rows: &[LibraryRow]) -> impl Iterator<Item = HostRow> + '_ {
 /// Divides the host's rows into the library's and the server's.
 fn read_rows(rows: Vec<(Vec<u8>, Vec<u8>)>) -> io::Result<(Vec<LibraryRow>, Attributes)> {
     let (mut library, mut attributes) = (Vec::new(), Attributes::default());
-    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the database"));
+    let bad =
+        |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the database"));
     for (key, value) in rows {
         match key.split_first() {
             Some((&LIBRARY_ROW, key)) => {
@@ -180,7 +181,8 @@ impl DurableStateMachine for Machine {
                     Err(why) => return Err(io::Error::other(why)),
                 },
                 Entry::Host(command) => {
-                    alarms |= apply_run(&self.data.metrics, &mut store, &mut run, &mut told, &mut batch)?;
+                    alarms |=
+                        apply_run(&self.data.metrics, &mut store, &mut run, &mut told, &mut batch)?;
                     self.carry_out(command, &mut rows);
                     batch.reply(Reply::done());
                 }

@@ -72,7 +72,10 @@ impl Member {
     }
 
     /// Sends a snapshot, and its hash behind it.
-    fn send_snapshot(&self, to: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>) -> io::Result<()> {
+    fn send_snapshot(
+        &self,
+        to: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>,
+    ) -> io::Result<()> {
         let (mut file, bytes) = self.spool()?;
         let version = self.config().api_version.clone();
         let mut hash = Sha256::new();
@@ -132,7 +135,8 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::StatusResponse>, Status> {
         let node = self.0.0.node.status().await.map_err(|_| status::stopped())?;
         let reader = self.0.reader();
-        let in_use = on_thread(move || reader.disk_bytes_in_use()).await?.map_err(status::broken)?;
+        let in_use =
+            on_thread(move || reader.disk_bytes_in_use()).await?.map_err(status::broken)?;
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let config = self.0.config();
         let quota = match config.quota_backend_bytes {
@@ -168,7 +172,10 @@ impl Maintenance for MaintenanceService {
         ))
     }
 
-    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+    async fn hash(
+        &self,
+        _: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
         let reader = self.0.reader();
         let hash = on_thread(move || reader.hash_kv(Revision(0))).await?.map_err(status::read)?;
         Ok(Response::new(pb::HashResponse {
@@ -194,10 +201,7 @@ impl Maintenance for MaintenanceService {
 
     type SnapshotStream = Blobs;
 
-    async fn snapshot(
-        &self,
-        _: Request<pb::SnapshotRequest>,
-    ) -> Result<Response<Blobs>, Status> {
+    async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Blobs>, Status> {
         let (sender, blobs) = mpsc::channel(BLOBS_MAX);
         let member = self.0.clone();
         tokio::task::spawn_blocking(move || {

@@ -227,9 +227,7 @@ impl Member {
             };
             return Err(match why {
                 // It certainly did not happen, so another attempt cannot be a second one.
-                ProposeError::Overwritten { .. }
-                    if started.elapsed() < self.0.request_timeout =>
-                {
+                ProposeError::Overwritten { .. } if started.elapsed() < self.0.request_timeout => {
                     continue;
                 }
                 ProposeError::Overwritten { .. } => status::timed_out_by_leader(),
@@ -312,8 +310,7 @@ impl Member {
     pub(crate) fn look_at_role(&self) {
         let membership = self.0.node.membership();
         let own = membership.member(NodeId(self.0.member_id));
-        let is_learner =
-            own.is_some_and(|own| own.role == MemberRole::LEARNER);
+        let is_learner = own.is_some_and(|own| own.role == MemberRole::LEARNER);
         self.0.is_learner.store(is_learner, Ordering::Relaxed);
     }
 }

@@ -53,8 +53,7 @@ pub(crate) fn list(membership: &Membership, attributes: &Attributes) -> Vec<pb::
 
 /// Whether a member counts as started: it has a name.
 pub(crate) fn is_started(membership: &Membership, attributes: &Attributes, node: NodeId) -> bool {
-    let has_name =
-        |member: &quorate::Member| !of_context(&member.context).0.is_empty();
+    let has_name = |member: &quorate::Member| !of_context(&member.context).0.is_empty();
     attributes.members.contains_key(&node.0) || membership.member(node).is_some_and(has_name)
 }
 

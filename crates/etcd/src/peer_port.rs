@@ -72,8 +72,10 @@ async fn list(State(known): State<Known>) -> axum::response::Response {
         })
         .collect();
     let body = serde_json::to_string(&members).unwrap_or_default();
-    let headers =
-        [(CLUSTER_HEADER, hex(member.cluster_id())), ("content-type", "application/json".to_owned())];
+    let headers = [
+        (CLUSTER_HEADER, hex(member.cluster_id())),
+        ("content-type", "application/json".to_owned()),
+    ];
     (headers, body).into_response()
 }
 

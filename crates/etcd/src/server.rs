@@ -367,8 +367,7 @@ async fn start_node(
             tuning.node.forward_timeout_us = micros(request_timeout);
             tuning.leader_wait = request_timeout;
         });
-    let builder =
-        if identity.joins { builder.join(contacts) } else { builder.members(contacts) };
+    let builder = if identity.joins { builder.join(contacts) } else { builder.members(contacts) };
     let node = builder.start().await.map_err(StartError::Node)?;
     debug_assert_eq!(node.id(), NodeId(identity.member));
     Ok((node, data))

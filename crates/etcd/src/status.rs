@@ -56,9 +56,9 @@ statuses! {
 /// The code of an error of the store.
 const fn code(why: RequestError) -> Code {
     match why {
-        RequestError::Compacted
-        | RequestError::FutureRevision
-        | RequestError::LeaseTtlTooLarge => Code::OutOfRange,
+        RequestError::Compacted | RequestError::FutureRevision | RequestError::LeaseTtlTooLarge => {
+            Code::OutOfRange
+        }
         RequestError::NoSpace => Code::ResourceExhausted,
         RequestError::LeaseNotFound => Code::NotFound,
         RequestError::LeaseExist => Code::FailedPrecondition,
@@ -79,7 +79,9 @@ pub(crate) fn broken(why: impl std::fmt::Display) -> Status {
 
 /// An answer of another kind than the question.
 pub(crate) fn confused() -> Status {
-    Status::internal("a member of another version has answered in a way that this one does not know")
+    Status::internal(
+        "a member of another version has answered in a way that this one does not know",
+    )
 }
 
 pub(crate) fn read(why: quorate_kv::ReadError) -> Status {

@@ -167,7 +167,8 @@ mod tests {
         assert_eq!((url.host(), url.port()), ("[::1]", Some(2379)));
         assert_eq!(url.with_port(1).to_string(), "http://[::1]:1");
         assert_eq!("unix://a:1".parse::<Url>().unwrap().address(), "a:1");
-        for bad in ["localhost:1", "ftp://a:1", "http://a", "http://a:1/x", "http://a:b", "unix://"] {
+        for bad in ["localhost:1", "ftp://a:1", "http://a", "http://a:1/x", "http://a:b", "unix://"]
+        {
             assert!(bad.parse::<Url>().is_err(), "{bad}");
         }
     }

@@ -42,7 +42,10 @@ pub(crate) type Ends = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 impl Member {
     /// When a stream is to end because its client wants a leader and there is none for long.
-    pub(crate) fn ends_without_leader(&self, metadata: &tonic::metadata::MetadataMap) -> Option<Ends> {
+    pub(crate) fn ends_without_leader(
+        &self,
+        metadata: &tonic::metadata::MetadataMap,
+    ) -> Option<Ends> {
         let wants = metadata.get("hasleader").is_some_and(|value| value == "true");
         wants.then(|| {
             let mut leaderless = self.0.leaderless.subscribe();

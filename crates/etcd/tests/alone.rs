@@ -127,7 +127,8 @@ async fn transactions_compare_and_act() {
     let second = clients.kv.txn(create).await.unwrap().into_inner();
     assert!(!second.succeeded);
     assert_eq!(second.header.unwrap().revision, 2);
-    let Some(pb::response_op::Response::ResponseRange(range)) = &second.responses[0].response else {
+    let Some(pb::response_op::Response::ResponseRange(range)) = &second.responses[0].response
+    else {
         panic!("a range answers a range")
     };
     assert_eq!(&range.kvs[0].value[..], b"1");
@@ -203,7 +204,8 @@ async fn plain_http_is_served_beside() {
     let config = support::config(directory.path());
     let hello = axum::Router::new().route("/hello", axum::routing::get(|| async { "good day" }));
     let server = quorate_etcd::Server::start_with(config, |_| hello).await.unwrap();
-    let mut stream = tokio::net::TcpStream::connect(server.client_urls()[0].address()).await.unwrap();
+    let mut stream =
+        tokio::net::TcpStream::connect(server.client_urls()[0].address()).await.unwrap();
     let request = b"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
     let mut answer = String::new();

@@ -365,8 +365,7 @@ impl Messages {
     }
 
     fn next(&mut self) -> Result<Option<Bytes>, CallError> {
-        let arrived: &[u8] =
-            if self.pieces.is_empty() { &self.whole } else { &self.pieces };
+        let arrived: &[u8] = if self.pieces.is_empty() { &self.whole } else { &self.pieces };
         let Some((head, rest)) = arrived.split_first_chunk::<5>() else { return Ok(None) };
         let [compressed, length @ ..] = head;
         if *compressed != 0 {

@@ -19,7 +19,7 @@ use super::work::{Kind, Work};
 use crate::client::{Common, Failure, duration};
 
 /// What a client does after an error, so that an outage is no race.
-const ERROR_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// Clients per connection, if nothing else is said.
 const CLIENTS_PER_CONNECTION: usize = 16;
@@ -68,8 +68,13 @@ pub(crate) struct Tasks {
 
 /// What a thread sets up before it says that it is ready.
 pub(crate) trait Load: Send + Sync {
-    /// The names of the kinds of outcomes; the first one is what the figures per operation are about.
+    /// The names of the kinds of outcomes.
     fn kinds(&self) -> Vec<&'static str>;
+
+    /// How many of these, from the first on, are the operations that CPU time is divided by.
+    fn operations(&self) -> usize {
+        1
+    }
 
     /// Connects, prepares, and gives the tasks to be run. They begin when the window is known.
     fn tasks(
@@ -124,6 +129,8 @@ impl Tally {
 /// What a run has shown.
 pub(crate) struct Outcome {
     pub(crate) kinds: Vec<&'static str>,
+    /// The operations, of all kinds that are such.
+    pub(crate) operations: u64,
     pub(crate) tally: Tally,
     pub(crate) connections: usize,
     /// CPU time of this process in the window, where it can be known.
@@ -144,7 +151,9 @@ impl Settings {
             return Err(Failure::Input("--duration must not be 0".to_owned()));
         }
         if self.rate == Some(0) {
-            return Err(Failure::Input("--rate must be at least 1; without it, there is no limit".to_owned()));
+            return Err(Failure::Input(
+                "--rate must be at least 1; without it, there is no limit".to_owned(),
+            ));
         }
         if self.connections.is_some_and(|count| count < self.threads) {
             return Err(Failure::Input(
@@ -214,6 +223,7 @@ pub(crate) fn run(
                 });
                 let tasks = load.tasks(Rc::clone(&thread)).await?;
                 let _ = ready.send(());
+                drop(ready);
                 // Who sets the window has gone away if another thread has failed.
                 let Ok(window) = begin.await else { return Ok(Tally::default()) };
                 thread.run(tasks, window, common.command_timeout).await;
@@ -222,15 +232,14 @@ pub(crate) fn run(
         }));
     }
     drop(ready);
-    for _ in 0..settings.threads {
-        if all_ready.blocking_recv().is_none() {
-            break;
-        }
+    let mut prepared = 0;
+    while all_ready.blocking_recv().is_some() {
+        prepared += 1;
     }
     let begin = Instant::now() + settings.warm_up;
     let window = Window { begin, end: begin + settings.duration };
-    // A thread that has failed before has said why; the others are told to give up.
-    let failed = threads.iter().any(std::thread::JoinHandle::is_finished);
+    // A thread that has failed will say why; the others are told to give up.
+    let failed = prepared < settings.threads;
     if failed {
         gates.clear();
     }
@@ -258,7 +267,8 @@ pub(crate) fn run(
         true => None,
         false => Some((after.servers.saturating_sub(before.servers), memory?)),
     };
-    Ok(Outcome { kinds, tally, connections, own_cpu, servers })
+    let operations = tally.kinds.iter().take(load.operations()).map(Histogram::count).sum();
+    Ok(Outcome { kinds, operations, tally, connections, own_cpu, servers })
 }
 
 /// CPU time so far.
@@ -292,9 +302,10 @@ impl Thread {
         Rc::clone(&self.links[place % self.links.len()])
     }
 
-    /// When all of it is over. Only to be asked while tasks run.
-    pub(crate) fn end(&self) -> Instant {
-        self.window().end
+    /// The clock of a client, which starts now.
+    pub(crate) fn clock(&self, pace: Option<Pace>) -> Clock {
+        let due = pace.map(|pace| (Instant::now() + pace.first, pace.interval));
+        Clock { end: self.window().end, due }
     }
 
     fn window(&self) -> Window {
@@ -304,6 +315,11 @@ impl Thread {
     /// Time since the begin of the run, on all threads the same.
     pub(crate) fn since_epoch(&self, time: Instant) -> Duration {
         time.saturating_duration_since(self.epoch)
+    }
+
+    /// The time that is so long after the begin of the run.
+    pub(crate) fn at(&self, since_epoch: Duration) -> Instant {
+        self.epoch.checked_add(since_epoch).unwrap_or(self.epoch)
     }
 
     /// Counts a success that took from `began` to `ended`.
@@ -371,25 +387,38 @@ impl Pace {
     }
 }
 
+/// Says when the next call of a client begins.
+pub(crate) struct Clock {
+    end: Instant,
+    due: Option<(Instant, Duration)>,
+}
+
+impl Clock {
+    /// Waits until the next call is due, and gives the time from which it counts; nothing once the time is over.
+    pub(crate) async fn next_call(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let Some((due, interval)) = &mut self.due else {
+            return (now < self.end).then_some(now);
+        };
+        let this = *due;
+        *due += *interval;
+        if this >= self.end || now >= self.end {
+            return None;
+        }
+        if this <= now {
+            // The call before it took too long, and whoever had wanted this one would have waited.
+            return Some(this);
+        }
+        // To be woken late is the generator's fault, and does not count.
+        tokio::time::sleep_until(this.into()).await;
+        Some(Instant::now())
+    }
+}
+
 /// What a client does from the first call to the end of the window.
 pub(crate) async fn client(thread: Rc<Thread>, link: Rc<Link>, mut work: Work, pace: Option<Pace>) {
-    let end = thread.end();
-    let mut due = pace.map(|pace| Instant::now() + pace.first);
-    loop {
-        let mut began = Instant::now();
-        if let (Some(at), Some(pace)) = (&mut due, pace) {
-            if *at > began {
-                // Being woken late is the generator's fault, being still busy is not.
-                tokio::time::sleep_until((*at).min(end).into()).await;
-                began = Instant::now();
-            } else {
-                began = *at;
-            }
-            *at += pace.interval;
-        }
-        if began >= end || Instant::now() >= end {
-            return;
-        }
+    let mut clock = thread.clock(pace);
+    while let Some(began) = clock.next_call().await {
         match work.call(&link).await {
             Ok(kind) => thread.succeeded(kind, began, Instant::now()),
             Err(error) => {

@@ -168,9 +168,9 @@ impl Swapper {
             let answer = RangeResponse::decode(answer).map_err(undecoded)?;
             let mut last = Bytes::new();
             for pair in answer.kvs {
-                let place = data.number(&pair.key).and_then(|number| {
-                    usize::try_from(number.checked_sub(self.first)?).ok()
-                });
+                let place = data
+                    .number(&pair.key)
+                    .and_then(|number| usize::try_from(number.checked_sub(self.first)?).ok());
                 if let Some(revision) = place.and_then(|place| self.revisions.get_mut(place)) {
                     *revision = pair.mod_revision;
                 }

@@ -116,7 +116,11 @@ pub(crate) fn get(key: &str) -> pb::RangeRequest {
 pub(crate) fn prefix(key: &str) -> pb::RangeRequest {
     let mut end = key.as_bytes().to_vec();
     *end.last_mut().unwrap() += 1;
-    pb::RangeRequest { key: key.to_owned().into(), range_end: end.into(), ..pb::RangeRequest::default() }
+    pb::RangeRequest {
+        key: key.to_owned().into(),
+        range_end: end.into(),
+        ..pb::RangeRequest::default()
+    }
 }
 
 /// Code and text of an error.
@@ -188,9 +192,10 @@ impl Cluster {
     pub(crate) async fn leader(&self) -> usize {
         let mut leader = None;
         until("somebody leads", async || {
-            leader = self.servers.iter().position(|server| {
-                server.as_ref().is_some_and(|server| server.handle().leads())
-            });
+            leader = self
+                .servers
+                .iter()
+                .position(|server| server.as_ref().is_some_and(|server| server.handle().leads()));
             leader.is_some()
         })
         .await;
@@ -199,7 +204,9 @@ impl Cluster {
 
     pub(crate) async fn follower(&self) -> usize {
         let leader = self.leader().await;
-        (0..self.servers.len()).find(|number| *number != leader && self.servers[*number].is_some()).unwrap()
+        (0..self.servers.len())
+            .find(|number| *number != leader && self.servers[*number].is_some())
+            .unwrap()
     }
 
     pub(crate) async fn stop(&mut self, number: usize) {

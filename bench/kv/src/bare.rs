@@ -1,8 +1,12 @@
 //! redb by itself in the same layout, and an ordered map.
+//!
+//! A history alone answers no question about a key. So the peer of the store also keeps an ordered map in memory, from each
+//! key to its revisions; redb without it is the row that says what the database takes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
 use crate::measure::{Puts, Watch, scattered};
@@ -43,14 +47,20 @@ fn write(database: &Database, numbers: std::ops::Range<u64>, is_durable: bool) {
     transaction.commit().expect("redb commits");
 }
 
-/// One transaction for each batch; now and then a durable one.
-pub fn puts(plan: &Plan, batch: u64) -> Puts {
+/// One transaction for each batch; now and then a durable one. With an index of keys, or without.
+pub fn puts(plan: &Plan, batch: u64, has_index: bool) -> Puts {
     let database = create(plan);
     write(&database, 0..1, true);
+    let mut index: BTreeMap<Bytes, Vec<(u64, u32)>> = BTreeMap::new();
     let watch = Watch::start();
     let (mut count, mut worst_s, mut flushed) = (1, 0_f64, Instant::now());
     while watch.wall_s() < plan.seconds {
         let begun = Instant::now();
+        if has_index {
+            for number in count..count + batch {
+                index.entry(key(number)).or_default().push((number, 0));
+            }
+        }
         let is_durable = flushed.elapsed().as_secs_f64() > FLUSH_S;
         write(&database, count..count + batch, is_durable);
         if is_durable {
@@ -60,7 +70,9 @@ pub fn puts(plan: &Plan, batch: u64) -> Puts {
         worst_s = worst_s.max(begun.elapsed().as_secs_f64());
     }
     write(&database, count..count + 1, true);
-    watch.puts(count, worst_s)
+    let puts = watch.puts(count, worst_s);
+    assert!(!has_index || index.len() as u64 == count - 1);
+    puts
 }
 
 /// Reads of a filled database and of a filled map.

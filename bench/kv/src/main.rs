@@ -1,14 +1,16 @@
 //! The key-value store beside bare redb in the same layout, and beside an ordered map in memory.
 //!
 //! ```text
-//! cargo run --release --manifest-path bench/kv/Cargo.toml [-- [--quick] [--rounds N] [--keys N] [--dir PATH]]
+//! cargo run --release --manifest-path bench/kv/Cargo.toml [-- [--quick] [--rounds N] [--keys N] [--large] [--dir PATH]]
 //! ```
 //!
 //! Keys of 32 bytes, values of 256. Rows that are compared run in turns, and the median of the rounds' ratios is what counts.
+//! `--large` fills a store with ten million keys instead, and looks at that.
 
 mod bare;
 mod measure;
 mod ours;
+mod watches;
 
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ pub struct Plan {
     /// Seconds of each run of puts.
     pub seconds: f64,
     pub reads: u64,
+    /// Ten million keys, and nothing else.
+    pub large: bool,
 }
 
 fn plan() -> Result<Plan, String> {
@@ -33,6 +37,7 @@ fn plan() -> Result<Plan, String> {
         keys: 1_000_000,
         seconds: 2.0,
         reads: 200_000,
+        large: false,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -43,6 +48,7 @@ fn plan() -> Result<Plan, String> {
             }
             "--rounds" => plan.rounds = number(&value()?)?.max(1) as usize,
             "--keys" => plan.keys = number(&value()?)?.max(2000),
+            "--large" => plan = Plan { keys: 10_000_000, large: true, ..plan },
             "--dir" => plan.dir = PathBuf::from(value()?),
             other => return Err(format!("unknown argument {other}")),
         }
@@ -99,35 +105,46 @@ fn main() {
 }
 
 fn run(plan: &Plan) {
+    if plan.large {
+        return ours::large(plan);
+    }
     println!(
-        "puts, by batch              ours/s      redb/s   ratio   cpu us: ours   redb   worst pause ms: ours   redb"
+        "puts, by batch                ours/s      peer/s   ratio   cpu us: ours   peer   worst pause ms: ours   peer"
     );
     for batch in [1, 16, 256] {
-        let mut pairs: Vec<_> = (0..plan.rounds)
-            .map(|round| {
-                // Neither is always the first.
-                if round % 2 == 0 {
-                    let ours = ours::puts(plan, batch);
-                    (ours, bare::puts(plan, batch))
-                } else {
-                    let bare = bare::puts(plan, batch);
-                    (ours::puts(plan, batch), bare)
-                }
-            })
-            .collect();
-        pairs.sort_by(|a, b| (a.0.per_s / a.1.per_s).total_cmp(&(b.0.per_s / b.1.per_s)));
-        let (ours, bare) = &pairs[pairs.len() / 2];
-        println!(
-            "{batch:>5}                  {:>11.0} {:>11.0} {:>7.2} {:>14.2} {:>6.2} {:>22.1} {:>6.1}",
-            ours.per_s,
-            bare.per_s,
-            ours.per_s / bare.per_s,
-            ours.cpu_us,
-            bare.cpu_us,
-            ours.worst_ms,
-            bare.worst_ms,
-        );
+        for (name, has_index) in [("redb and a map of keys", true), ("redb alone", false)] {
+            puts(plan, batch, name, has_index);
+        }
     }
     bare::reads(plan);
     ours::filled(plan);
+    println!();
+    watches::fan_out(plan);
+}
+
+fn puts(plan: &Plan, batch: u64, name: &str, has_index: bool) {
+    let mut pairs: Vec<_> = (0..plan.rounds)
+        .map(|round| {
+            // Neither is always the first.
+            if round % 2 == 0 {
+                let ours = ours::puts(plan, batch);
+                (ours, bare::puts(plan, batch, has_index))
+            } else {
+                let bare = bare::puts(plan, batch, has_index);
+                (ours::puts(plan, batch), bare)
+            }
+        })
+        .collect();
+    pairs.sort_by(|a, b| (a.0.per_s / a.1.per_s).total_cmp(&(b.0.per_s / b.1.per_s)));
+    let (ours, bare) = &pairs[pairs.len() / 2];
+    println!(
+        "{batch:>4} {name:<22} {:>9.0} {:>11.0} {:>7.2} {:>14.2} {:>6.2} {:>22.1} {:>6.1}",
+        ours.per_s,
+        bare.per_s,
+        ours.per_s / bare.per_s,
+        ours.cpu_us,
+        bare.cpu_us,
+        ours.worst_ms,
+        bare.worst_ms,
+    );
 }

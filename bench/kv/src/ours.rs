@@ -123,6 +123,46 @@ fn ranges(reader: &Reader, plan: &Plan, name: &str) {
     watch.row(name, count);
 }
 
+/// Ten million keys: filling, starting, reading, counting.
+pub fn large(plan: &Plan) {
+    let mut writer = Writer::new(create(plan, StoreConfig::default()), 0);
+    let watch = Watch::start();
+    for from in (0..plan.keys).step_by(256) {
+        let commands: Vec<_> = (from..(from + 256).min(plan.keys)).map(|n| put(n, n)).collect();
+        writer.apply(&commands);
+    }
+    writer.end();
+    watch.row("put, in batches of 256", plan.keys);
+    let reader = writer.store.reader();
+    gets(&reader, plan, "point get");
+    ranges(&reader, plan, "1000-key range");
+    counts(&reader, plan);
+    drop((reader, writer));
+    start(plan, 64 << 20);
+}
+
+/// A few keys of all, and how many there are.
+fn counts(reader: &Reader, plan: &Plan) {
+    let count = (plan.reads / 1000).max(10);
+    let (key, range_end) = (Bytes::from_static(b"/"), Bytes::from_static(b"\0"));
+    let range = Range { key, range_end, limit: 10, ..Range::default() };
+    let watch = Watch::start();
+    for _ in 0..count {
+        assert_eq!(reader.range(&range).expect("the disk is healthy").count as u64, plan.keys);
+    }
+    watch.row("10 keys of all, and the count of all", count);
+}
+
+/// In a process of its own: that is the one whose memory counts.
+fn start(plan: &Plan, values_bytes_max: usize) {
+    let values = values_bytes_max.to_string();
+    let this = std::env::current_exe().expect("it runs");
+    let status = std::process::Command::new(this)
+        .args(["--open".as_ref(), path(plan).as_os_str(), values.as_ref()])
+        .status();
+    assert!(status.expect("it can be run").success());
+}
+
 /// Everything that needs a filled store.
 pub fn filled(plan: &Plan) {
     println!();
@@ -137,6 +177,7 @@ pub fn filled(plan: &Plan) {
     let reader = writer.store.reader();
     gets(&reader, plan, "point get, values in memory");
     ranges(&reader, plan, "1000-key range, values in memory");
+    counts(&reader, plan);
     beside_writer(plan, &mut writer, &reader);
 
     // Half of all keys get a second revision; then the first of these is forgotten.
@@ -153,19 +194,14 @@ pub fn filled(plan: &Plan) {
     watch.row("historical point get", plan.reads / 4);
     snapshot(plan, &mut writer, &reader);
     compaction(&mut writer);
+    defragmentation(plan, &mut writer);
     drop(reader);
     drop(writer);
 
     for (name, values_bytes_max) in
         [("64 MiB of values in memory", 64 << 20), ("1 MiB of values in memory", 1 << 20)]
     {
-        // In a process of its own: that is the one whose memory counts.
-        let values = values_bytes_max.to_string();
-        let this = std::env::current_exe().expect("it runs");
-        let status = std::process::Command::new(this)
-            .args(["--open".as_ref(), path(plan).as_os_str(), values.as_ref()])
-            .status();
-        assert!(status.expect("it can be run").success());
+        start(plan, values_bytes_max);
         let config = StoreConfig { values_bytes_max, ..StoreConfig::default() };
         let (store, _) = Store::open_file(&path(plan), config).expect("it is ours");
         let reader = store.reader();
@@ -251,6 +287,35 @@ fn snapshot(plan: &Plan, writer: &mut Writer, reader: &Reader) {
     println!("restore: {:.0} MB/s", bytes as f64 / watch.wall_s() / 1e6);
     let _ = std::fs::remove_file(plan.dir.join("restored"));
     let _ = std::fs::remove_file(&file);
+}
+
+/// The file is written anew, while somebody writes.
+fn defragmentation(plan: &Plan, writer: &mut Writer) {
+    let bytes = || std::fs::metadata(path(plan)).expect("it is there").len() as f64 / 1e6;
+    let before = bytes();
+    let defragment = writer.store.defragment().expect("it has a file");
+    let done = AtomicBool::new(false);
+    writer.worst_s = 0.0;
+    let watch = Watch::start();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            defragment.run().expect("the disk is healthy");
+            done.store(true, Ordering::Relaxed);
+        });
+        let mut n = 0;
+        while !done.load(Ordering::Relaxed) {
+            let commands: Vec<_> = (n..n + 16).map(|n| put(n % plan.keys, n)).collect();
+            writer.apply(&commands);
+            n += 16;
+        }
+    });
+    println!(
+        "defragmentation beside a writer: {:.2} s, {before:.0} MB before, {:.0} MB after; the writer's worst pause {:.1} ms",
+        watch.wall_s(),
+        bytes(),
+        writer.worst_s * 1e3,
+    );
+    writer.end();
 }
 
 fn compaction(writer: &mut Writer) {

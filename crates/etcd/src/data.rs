@@ -4,11 +4,11 @@ use std::time::Instant;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
 
 use quorate_kv::{
-    AlarmKind, Flush, Hub, LeaderTerm, Lessor, LogPlace, Reader, Renewal, Store, StoreConfig,
-    Ticket,
+    AlarmKind, DefragmentError, Flush, Hub, LeaderTerm, Lessor, LogPlace, Reader, Renewal, Store,
+    StoreConfig, Ticket,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -64,6 +64,12 @@ pub(crate) struct Data {
     /// Whether a flush is being written; begun under the store's lock.
     flushing: Mutex<bool>,
     flushed: Condvar,
+    /// Held while the database is written anew, or replaced.
+    rewriting: Mutex<()>,
+    /// Whoever writes it anew is to give up.
+    rewriting_ends: AtomicBool,
+    /// Nobody knows any more which database is the right one.
+    failed: OnceLock<String>,
     /// The table of leases has changed, or a first entry of a term was applied.
     pub(crate) lease_news: Notify,
     /// There is something to forget.
@@ -86,6 +92,9 @@ impl Data {
             no_space: AtomicBool::new(false),
             flushing: Mutex::new(false),
             flushed: Condvar::new(),
+            rewriting: Mutex::new(()),
+            rewriting_ends: AtomicBool::new(false),
+            failed: OnceLock::new(),
             store: Mutex::new(store),
             reader: RwLock::new(reader),
             hub,
@@ -169,6 +178,46 @@ impl Data {
         written
     }
 
+    /// Why this member must not go on, if it must not.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.failed.get().map_or(Ok(()), |why| Err(io::Error::other(why.clone())))
+    }
+
+    /// Writes the database anew, so that its file becomes as small as what is in it, while everything goes on. `false` if it
+    /// was not done to the end, for the database was replaced or closed meanwhile.
+    pub(crate) fn defragment(&self) -> Result<bool, DefragmentError> {
+        let _alone = match self.rewriting.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(DefragmentError::UnderWay),
+        };
+        let Some(mut work) = self.store().defragment() else { return Ok(false) };
+        let done = loop {
+            if self.rewriting_ends.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            match work.step() {
+                Ok(true) => {}
+                Ok(false) => break Ok(true),
+                Err(why) => break Err(why),
+            }
+        };
+        if let Err(why) = &done
+            && !why.is_harmless()
+        {
+            let _ = self.failed.set(why.to_string());
+        }
+        done
+    }
+
+    /// Nobody writes the database anew as long as this is held.
+    pub(crate) fn keep_file(&self) -> MutexGuard<'_, ()> {
+        self.rewriting_ends.store(true, Ordering::Release);
+        let alone = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rewriting_ends.store(false, Ordering::Release);
+        alone
+    }
+
     /// Everything that was applied before this call becomes durable.
     pub(crate) fn flush_now(&self) -> io::Result<()> {
         let applied = self.store().reader().applied();
@@ -186,6 +235,7 @@ impl Data {
 
     /// Lets go of the database, whoever still holds on to the member: another process may have it. Nobody applies any more.
     pub(crate) fn close(&self) {
+        let _alone = self.keep_file();
         let closed = Store::in_memory(StoreConfig {
             values_bytes_max: 0,
             cache_bytes: 0,

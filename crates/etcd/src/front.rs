@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use crate::absent::{AuthService, ElectionService, LockService};
+use crate::authority::Lenient;
 use crate::cluster::ClusterService;
 use crate::health::HealthService;
 use crate::kv::KvService;
@@ -253,7 +254,8 @@ async fn connection(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
     let counted = Counted::new(front, metrics);
-    let connection = builder.serve_connection(TokioIo::new(stream), counted);
+    let stream = TokioIo::new(Lenient::new(stream));
+    let connection = builder.serve_connection(stream, counted);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         served = connection.as_mut() => return served,

@@ -17,6 +17,7 @@
 
 mod absent;
 mod asks;
+mod authority;
 mod clock;
 mod cluster;
 mod command;

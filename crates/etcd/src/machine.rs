@@ -202,6 +202,7 @@ impl DurableStateMachine for Machine {
     }
 
     fn flush(&mut self) -> io::Result<Flush> {
+        self.data.check()?;
         match self.data.begin_flush() {
             Err(place) => Ok(Flush::Done(Index(place.index))),
             Ok(flush) => {
@@ -220,6 +221,8 @@ impl DurableStateMachine for Machine {
     }
 
     fn restore(&mut self, restore: Restore<'_>) -> io::Result<()> {
+        let data = Arc::clone(&self.data);
+        let _alone = data.keep_file();
         self.data.wait_for_flush();
         let Restore { at, library, reader } = restore;
         let mut store = self.data.store();

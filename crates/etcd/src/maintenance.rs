@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -167,9 +168,17 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        Err(Status::unimplemented(
-            "defragmentation is not there yet; space that compaction frees is used again without it",
-        ))
+        let data = Arc::clone(&self.0.0.data);
+        match on_thread(move || data.defragment()).await? {
+            Ok(true) => {
+                self.0.measure_db();
+                Ok(Response::new(pb::DefragmentResponse { header: self.0.header_now() }))
+            }
+            // Whoever asks again will find it smaller.
+            Ok(false) => Err(status::stopped()),
+            Err(why) if why.is_harmless() => Err(Status::failed_precondition(why.to_string())),
+            Err(why) => Err(status::broken(why)),
+        }
     }
 
     async fn hash(

@@ -134,8 +134,20 @@ impl Cluster {
         assert!(status.unwrap().success());
     }
 
+    /// It stands still when this returns: a signal alone says only that it will.
     pub fn freeze(&self, at: usize) {
         self.signal(at, "-STOP");
+        let process = self.servers[at].process.as_ref().unwrap().id();
+        let stopped = || {
+            let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+            threads.flatten().all(|thread| {
+                let stat = std::fs::read_to_string(thread.path().join("stat"));
+                stat.is_ok_and(|stat| stat.rsplit(')').next().unwrap().starts_with(" T"))
+            })
+        };
+        while !stopped() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn thaw(&self, at: usize) {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use crate::{
     Alarm, AlarmKind, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange,
-    LeaseCheckpoint, LeaseGrant, LeaseId, MemberId, Op, Put, Range, Revision, SortOrder,
-    SortTarget, Txn,
+    GrantedLease, LeaseCheckpoint, LeaseGrant, LeaseId, MemberId, Op, Put, Range, Revision,
+    SortOrder, SortTarget, Txn,
 };
 
 /// First byte of every command.
@@ -103,12 +103,12 @@ impl Command {
             Self::LeaseRevoke(id) => w.kind(6)?.lease(*id)?,
             Self::LeaseExpire(ids) => {
                 w.kind(7)?.unsigned(ids.len() as u64)?;
-                ids.iter().try_for_each(|id| w.lease(*id))?;
+                ids.iter().try_for_each(|lease| w.granted(*lease))?;
             }
             Self::LeaseCheckpoint(checkpoints) => {
                 w.kind(8)?.unsigned(checkpoints.len() as u64)?;
                 for checkpoint in checkpoints {
-                    w.lease(checkpoint.id)?;
+                    w.granted(checkpoint.lease)?;
                     w.signed(checkpoint.remaining_s)?;
                 }
             }
@@ -127,20 +127,21 @@ impl Command {
         if version != FORMAT_VERSION {
             return Err(DecodeError::Version(version));
         }
-        let command = match r.byte()? {
-            1 => Self::Put(r.put()?),
-            2 => Self::DeleteRange(r.delete_range()?),
-            3 => Self::Txn(r.txn(1)?),
-            4 => Self::Compact(Compact { revision: r.revision()?, physical: r.flag()? }),
-            5 => Self::LeaseGrant(LeaseGrant { id: r.lease()?, ttl_s: r.signed()? }),
-            6 => Self::LeaseRevoke(r.lease()?),
-            7 => Self::LeaseExpire(r.list(Reader::lease)?),
-            8 => Self::LeaseCheckpoint(
-                r.list(|r| Ok(LeaseCheckpoint { id: r.lease()?, remaining_s: r.signed()? }))?,
-            ),
-            9 => Self::Alarm(r.alarm()?),
-            kind => return Err(DecodeError::Kind(kind)),
-        };
+        let command =
+            match r.byte()? {
+                1 => Self::Put(r.put()?),
+                2 => Self::DeleteRange(r.delete_range()?),
+                3 => Self::Txn(r.txn(1)?),
+                4 => Self::Compact(Compact { revision: r.revision()?, physical: r.flag()? }),
+                5 => Self::LeaseGrant(LeaseGrant { id: r.lease()?, ttl_s: r.signed()? }),
+                6 => Self::LeaseRevoke(r.lease()?),
+                7 => Self::LeaseExpire(r.list(Reader::granted)?),
+                8 => Self::LeaseCheckpoint(r.list(|r| {
+                    Ok(LeaseCheckpoint { lease: r.granted()?, remaining_s: r.signed()? })
+                })?),
+                9 => Self::Alarm(r.alarm()?),
+                kind => return Err(DecodeError::Kind(kind)),
+            };
         if r.at < bytes.len() {
             return Err(DecodeError::Trailing);
         }
@@ -187,6 +188,11 @@ impl Writer {
     fn bytes(&mut self, bytes: &[u8]) -> Written {
         self.unsigned(bytes.len() as u64)?;
         self.raw(bytes)
+    }
+
+    fn granted(&mut self, lease: GrantedLease) -> Written {
+        self.lease(lease.id)?;
+        self.unsigned(lease.grant)
     }
 
     fn lease(&mut self, id: LeaseId) -> Written {
@@ -352,6 +358,10 @@ impl Reader<'_> {
         let slice = self.bytes.slice(self.at..self.at + len);
         self.at += len;
         Ok(slice)
+    }
+
+    fn granted(&mut self) -> Read<GrantedLease> {
+        Ok(GrantedLease { id: self.lease()?, grant: self.unsigned()? })
     }
 
     fn lease(&mut self) -> Read<LeaseId> {

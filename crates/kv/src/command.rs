@@ -202,11 +202,20 @@ pub struct LeaseGrant {
     pub ttl_s: i64,
 }
 
+/// A lease, told apart from others that had its id before or have it later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrantedLease {
+    /// Its id.
+    pub id: LeaseId,
+    /// Which grant of the cluster's it was, counted from 1.
+    pub grant: u64,
+}
+
 /// Remaining time of one lease, as its leader saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseCheckpoint {
-    /// Which lease.
-    pub id: LeaseId,
+    /// Which lease. If it ended, the command is not about another one that has its id now.
+    pub lease: GrantedLease,
     /// Remaining time, in seconds; 0 clears the checkpoint.
     pub remaining_s: i64,
 }
@@ -237,8 +246,9 @@ pub enum Command {
     LeaseGrant(LeaseGrant),
     /// End a lease because a client asked.
     LeaseRevoke(LeaseId),
-    /// End leases because the leader saw their time run out. The proposer binds it to its term.
-    LeaseExpire(Vec<LeaseId>),
+    /// End leases because the leader saw their time run out. The proposer binds it to its term. What ended meanwhile is
+    /// left out, also if another lease has its id by now.
+    LeaseExpire(Vec<GrantedLease>),
     /// Keep remaining times.
     LeaseCheckpoint(Vec<LeaseCheckpoint>),
     /// List or change alarms.

@@ -5,7 +5,7 @@
 //! that has failed once is not trusted again.
 
 use core::fmt;
-use core::ops::RangeInclusive;
+use core::ops::{Bound, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,8 +14,9 @@ use redb::{
     TableDefinition,
 };
 
-use crate::record::{Place, RecordError, RecordRef};
+use crate::record::{self, Place, RecordError, RecordRef};
 use crate::snapshot;
+use crate::tail::Tail;
 
 const HISTORY: TableDefinition<'static, (u64, u32), &'static [u8]> =
     TableDefinition::new("history");
@@ -64,6 +65,8 @@ fn bad_record(place: Place, why: RecordError) -> DiskError {
 /// What one transaction writes.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBatch {
+    /// Changes, whose records are made as they are written.
+    pub(crate) tail: Arc<Tail>,
     /// Records, in order of their places.
     pub(crate) records: Vec<(Place, Vec<u8>)>,
     pub(crate) removed: Vec<Place>,
@@ -121,11 +124,28 @@ impl Disk {
 
     /// Writes everything in one transaction, which is durable when this returns.
     pub(crate) fn write(&self, batch: &WriteBatch) -> Result<(), DiskError> {
+        self.write_with(batch, Durability::Immediate)
+    }
+
+    /// Writes everything in one transaction, which is durable together with the next one that is.
+    pub(crate) fn write_later(&self, batch: &WriteBatch) -> Result<(), DiskError> {
+        self.write_with(batch, Durability::None)
+    }
+
+    fn write_with(&self, batch: &WriteBatch, durability: Durability) -> Result<(), DiskError> {
         let mut transaction = self.database.begin_write().map_err(failed)?;
-        transaction.set_durability(Durability::Immediate).map_err(failed)?;
-        transaction.set_quick_repair(true);
+        transaction.set_durability(durability).map_err(failed)?;
+        transaction.set_quick_repair(matches!(durability, Durability::Immediate));
         {
             let mut history = transaction.open_table(HISTORY).map_err(failed)?;
+            let mut bytes = Vec::new();
+            for changes in batch.tail.iter() {
+                for (sub, event) in (0..).zip(changes.events.iter()) {
+                    record::encode(event, &mut bytes);
+                    let place = Place { revision: changes.revision.0, sub };
+                    history.insert(key_of(place), bytes.as_slice()).map_err(failed)?;
+                }
+            }
             for (place, record) in &batch.records {
                 history.insert(key_of(*place), record.as_slice()).map_err(failed)?;
             }
@@ -145,11 +165,12 @@ impl Disk {
     }
 
     /// Everything as it is now, unmoved by later writes. Its pages stay in use as long as it lives.
-    pub(crate) fn view(&self) -> Result<DiskView, DiskError> {
+    pub(crate) fn view(self: &Arc<Self>) -> Result<DiskView, DiskError> {
         let transaction = self.database.begin_read().map_err(failed)?;
         let history = transaction.open_table(HISTORY).map_err(failed)?;
         let meta = transaction.open_table(META).map_err(failed)?;
-        Ok(DiskView { inner: Arc::new(Tables { history, meta }) })
+        let disk = Arc::clone(self);
+        Ok(DiskView { inner: Arc::new(Tables { history, meta, _disk: disk }) })
     }
 
     /// Bytes of both tables that are in use.
@@ -196,6 +217,8 @@ pub(crate) struct DiskView {
 struct Tables {
     history: ReadOnlyTable<(u64, u32), &'static [u8]>,
     meta: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// A database that is dropped closes its file.
+    _disk: Arc<Disk>,
 }
 
 impl fmt::Debug for DiskView {
@@ -252,12 +275,15 @@ impl DiskView {
         Ok(())
     }
 
-    /// Shows all records as they lie there, in order, until `show` has seen enough.
+    /// Shows the records behind a place, or all, as they lie there, in order, until `show` has seen enough.
     pub(crate) fn scan_bytes(
         &self,
+        after: Option<Place>,
         mut show: impl FnMut(Place, &[u8]) -> bool,
     ) -> Result<(), DiskError> {
-        for entry in self.inner.history.iter().map_err(failed)? {
+        let start = after.map_or(Bound::Unbounded, |place| Bound::Excluded(key_of(place)));
+        let rest = self.inner.history.range::<(u64, u32)>((start, Bound::Unbounded));
+        for entry in rest.map_err(failed)? {
             let (key, value) = entry.map_err(failed)?;
             if !show(place_of(key.value()), value.value()) {
                 break;

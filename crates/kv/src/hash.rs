@@ -110,6 +110,7 @@ impl Reader {
         let (moment, rest) = {
             let state = self.shared.read();
             let mut rest = state.compacted.to_be_bytes().to_vec();
+            rest.extend_from_slice(&state.leases.grants().to_be_bytes());
             for (id, record) in state.leases.records() {
                 rest.extend_from_slice(b"lease");
                 rest.extend_from_slice(&id.0.to_be_bytes());

@@ -13,19 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::{LeaseCheckpoint, LeaseId, RequestError};
+use crate::{GrantedLease, LeaseCheckpoint, LeaseId, RequestError};
 
 /// Longest time to live that may be granted, in seconds.
 pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 
 /// Bytes of a lease's record.
-pub const LEASE_RECORD_BYTES: usize = 17;
+pub const LEASE_RECORD_BYTES: usize = 25;
 const RECORD_VERSION: u8 = 1;
 
 /// One lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     id: LeaseId,
+    grant: u64,
     ttl_s: i64,
     remaining_s: Option<i64>,
     keys: BTreeSet<Bytes>,
@@ -36,6 +37,12 @@ impl Lease {
     #[must_use]
     pub fn id(&self) -> LeaseId {
         self.id
+    }
+
+    /// It, and none that had or will have its id.
+    #[must_use]
+    pub fn granted(&self) -> GrantedLease {
+        GrantedLease { id: self.id, grant: self.grant }
     }
 
     /// Granted time to live, in seconds.
@@ -62,7 +69,7 @@ impl Lease {
     }
 
     fn record(&self) -> LeaseRecord {
-        LeaseRecord { ttl_s: self.ttl_s, remaining_s: self.remaining_s }
+        LeaseRecord { grant: self.grant, ttl_s: self.ttl_s, remaining_s: self.remaining_s }
     }
 }
 
@@ -70,7 +77,7 @@ impl Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseChange {
     /// It was granted, for so many seconds.
-    Granted(LeaseId, i64),
+    Granted(GrantedLease, i64),
     /// It ended.
     Revoked(LeaseId),
     /// Its remaining time was written down, or forgotten.
@@ -82,6 +89,8 @@ pub(crate) enum LeaseChange {
 pub struct Leases {
     by_id: BTreeMap<LeaseId, Lease>,
     by_key: BTreeMap<Bytes, LeaseId>,
+    /// How many were granted since the beginning.
+    grants: u64,
     /// Leases whose record on disk is not what is here.
     changed: BTreeSet<LeaseId>,
     /// What the lessor has not seen yet, while there is one. It reads after every batch, so a batch bounds it.
@@ -91,7 +100,7 @@ pub struct Leases {
 /// Two tables are equal if they hold the same leases and keys, whatever of it is on disk.
 impl PartialEq for Leases {
     fn eq(&self, other: &Self) -> bool {
-        self.by_id == other.by_id
+        self.grants == other.grants && self.by_id == other.by_id
     }
 }
 
@@ -128,6 +137,23 @@ impl Leases {
         self.by_id.contains_key(&id)
     }
 
+    /// Whether the lease is there that is meant, and not another one with its id.
+    #[must_use]
+    pub fn has(&self, lease: GrantedLease) -> bool {
+        self.get(lease.id).is_some_and(|there| there.grant == lease.grant)
+    }
+
+    /// How many leases were granted since the beginning: whoever stores [records](Self::take_changes) stores it, too.
+    #[must_use]
+    pub const fn grants(&self) -> u64 {
+        self.grants
+    }
+
+    /// Puts that number back.
+    pub fn restore_grants(&mut self, grants: u64) {
+        self.grants = grants;
+    }
+
     /// All of them, by id.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Lease> {
         self.by_id.values()
@@ -158,10 +184,12 @@ impl Leases {
             return Err(RequestError::LeaseExist);
         }
         let ttl_s = ttl_s.max(1);
-        let lease = Lease { id, ttl_s, remaining_s: None, keys: BTreeSet::new() };
+        self.grants += 1;
+        let lease =
+            Lease { id, grant: self.grants, ttl_s, remaining_s: None, keys: BTreeSet::new() };
+        self.note(LeaseChange::Granted(lease.granted(), ttl_s));
         self.by_id.insert(id, lease);
         self.changed.insert(id);
-        self.note(LeaseChange::Granted(id, ttl_s));
         Ok(ttl_s)
     }
 
@@ -203,18 +231,20 @@ impl Leases {
         Some(id)
     }
 
-    /// Notes the remaining time of a lease, at most the granted one; 0 or less forgets it. Whether there is such a lease.
+    /// Notes the remaining time of a lease, at most the granted one; 0 or less forgets it. Whether the lease that is meant
+    /// is there.
     pub fn checkpoint(&mut self, checkpoint: LeaseCheckpoint) -> bool {
-        let Some(lease) = self.by_id.get_mut(&checkpoint.id) else {
+        let GrantedLease { id, grant } = checkpoint.lease;
+        let Some(lease) = self.by_id.get_mut(&id).filter(|lease| lease.grant == grant) else {
             return false;
         };
         let remaining_s = checkpoint.remaining_s.min(lease.ttl_s);
         let remaining_s = (remaining_s > 0).then_some(remaining_s);
         if lease.remaining_s != remaining_s {
             lease.remaining_s = remaining_s;
-            self.changed.insert(checkpoint.id);
+            self.changed.insert(id);
         }
-        self.note(LeaseChange::Checkpointed(checkpoint.id, remaining_s));
+        self.note(LeaseChange::Checkpointed(id, remaining_s));
         true
     }
 
@@ -255,18 +285,19 @@ impl Leases {
 
     /// Puts a lease back from its record, without keys. Nothing of it counts as changed.
     pub fn restore(&mut self, id: LeaseId, record: &[u8]) -> Result<(), LeaseRecordError> {
-        let LeaseRecord { ttl_s, remaining_s } = LeaseRecord::decode(record)?;
+        let LeaseRecord { grant, ttl_s, remaining_s } = LeaseRecord::decode(record)?;
         if id.0 == 0 || self.by_id.contains_key(&id) {
             return Err(LeaseRecordError::Id(id));
         }
-        let lease = Lease { id, ttl_s, remaining_s, keys: BTreeSet::new() };
+        let lease = Lease { id, grant, ttl_s, remaining_s, keys: BTreeSet::new() };
         self.by_id.insert(id, lease);
         Ok(())
     }
 }
 
-/// A record: version, granted and remaining seconds, big-endian, 0 for "no checkpoint".
+/// A record: version, number of the grant, granted and remaining seconds, big-endian, 0 for "no checkpoint".
 struct LeaseRecord {
+    grant: u64,
     ttl_s: i64,
     remaining_s: Option<i64>,
 }
@@ -274,16 +305,20 @@ struct LeaseRecord {
 impl LeaseRecord {
     fn encode(&self) -> [u8; LEASE_RECORD_BYTES] {
         let mut bytes = [RECORD_VERSION; LEASE_RECORD_BYTES];
-        bytes[1..9].copy_from_slice(&self.ttl_s.to_be_bytes());
-        bytes[9..].copy_from_slice(&self.remaining_s.unwrap_or(0).to_be_bytes());
+        bytes[1..9].copy_from_slice(&self.grant.to_be_bytes());
+        bytes[9..17].copy_from_slice(&self.ttl_s.to_be_bytes());
+        bytes[17..].copy_from_slice(&self.remaining_s.unwrap_or(0).to_be_bytes());
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, LeaseRecordError> {
         let bytes: &[u8; LEASE_RECORD_BYTES] =
             bytes.try_into().map_err(|_| LeaseRecordError::Length(bytes.len()))?;
-        let [version, ttl_s @ .., _, _, _, _, _, _, _, _] = *bytes;
-        let [_, _, _, _, _, _, _, _, _, remaining_s @ ..] = *bytes;
+        let ([version], numbers) = bytes.split_first_chunk().ok_or(LeaseRecordError::Length(0))?;
+        let (version, mut numbers) = (*version, numbers.iter().copied());
+        let mut number = || core::array::from_fn(|_| numbers.next().unwrap_or_default());
+        let grant = u64::from_be_bytes(number());
+        let (ttl_s, remaining_s) = (number(), number());
         if version != RECORD_VERSION {
             return Err(LeaseRecordError::Version(version));
         }
@@ -292,7 +327,7 @@ impl LeaseRecord {
         if !(1..=LEASE_TTL_MAX_S).contains(&ttl_s) || !(0..=ttl_s).contains(&remaining_s) {
             return Err(LeaseRecordError::Time);
         }
-        Ok(Self { ttl_s, remaining_s: (remaining_s > 0).then_some(remaining_s) })
+        Ok(Self { grant, ttl_s, remaining_s: (remaining_s > 0).then_some(remaining_s) })
     }
 }
 

@@ -12,6 +12,8 @@
 //! * **A decision belongs to a term.** Each [`Decision`] names the leadership in which it was made. The host proposes it so
 //!   that it is refused unless this member still leads that term: a leader that slept and wakes with all of its leases
 //!   overdue gets nothing into the log if another has taken over meanwhile.
+//! * **A decision belongs to a lease**, and not to its id: revoked and granted again meanwhile, the new one is not ended by
+//!   what was decided about the former. Each names the number of the grant, which is checked when it is applied.
 //! * **A renewal is answered only by a confirmed leader**, in two steps. [`Lessor::arrived`] gives a ticket; the host then
 //!   has leadership confirmed by a round that began after that, and waits until everything committed before the round is
 //!   applied, as for any linearizable read; only then does [`Lessor::confirmed`] renew.
@@ -191,7 +193,9 @@ impl Lessor {
         let Some(primary) = &mut self.primary else { return };
         for change in journal {
             match change {
-                LeaseChange::Granted(id, ttl_s) => primary.granted(&self.config, now_us, id, ttl_s),
+                LeaseChange::Granted(lease, ttl_s) => {
+                    primary.granted(&self.config, now_us, lease, ttl_s);
+                }
                 LeaseChange::Revoked(id) => {
                     primary.tenures.remove(&id);
                     primary.clears.remove(&id);
@@ -222,26 +226,23 @@ impl Lessor {
             return;
         };
         match &decision.command {
-            Command::LeaseExpire(ids) => {
-                for id in ids {
-                    let Some(tenure) = primary.tenures.get_mut(id) else { continue };
-                    if tenure.command != UnderWay::Expire {
-                        continue;
-                    }
+            Command::LeaseExpire(leases) => {
+                for lease in leases {
+                    let Some(tenure) = primary.deciding(*lease, UnderWay::Expire) else { continue };
                     tenure.command = UnderWay::Nothing;
-                    primary.expiries.push(tenure.expiry_us, *id);
-                    primary.settle(*id, &mut self.outcomes);
+                    let expiry_us = tenure.expiry_us;
+                    primary.expiries.push(expiry_us, lease.id);
+                    primary.settle(lease.id, &mut self.outcomes);
                 }
             }
             Command::LeaseCheckpoint(checkpoints) => {
-                for LeaseCheckpoint { id, .. } in checkpoints {
-                    let Some(tenure) = primary.tenures.get_mut(id) else { continue };
-                    if tenure.command != UnderWay::Checkpoint {
+                for LeaseCheckpoint { lease, .. } in checkpoints {
+                    let Some(tenure) = primary.deciding(*lease, UnderWay::Checkpoint) else {
                         continue;
-                    }
+                    };
                     tenure.command = UnderWay::Nothing;
-                    primary.plan_checkpoint(&self.config, now_us, *id);
-                    primary.settle(*id, &mut self.outcomes);
+                    primary.plan_checkpoint(&self.config, now_us, lease.id);
+                    primary.settle(lease.id, &mut self.outcomes);
                 }
             }
             _ => {}

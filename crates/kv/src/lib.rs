@@ -19,6 +19,7 @@ mod bump;
 mod check;
 mod codec;
 mod command;
+mod defragment;
 mod disk;
 mod error;
 mod event;
@@ -46,9 +47,10 @@ mod watch;
 pub use check::TXN_OPS_MAX;
 pub use codec::{COMMAND_BYTES_MAX, DecodeError, EncodeError, FORMAT_VERSION, TXN_DEPTH_MAX};
 pub use command::{
-    Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint,
-    LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
+    Alarm, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, GrantedLease,
+    LeaseCheckpoint, LeaseGrant, Op, Put, Range, SortOrder, SortTarget, Txn,
 };
+pub use defragment::{Defragment, DefragmentError};
 pub use disk::DiskError;
 pub use error::RequestError;
 pub use event::{Changes, Event, EventKind, History, HistoryError, Past, PastRequest};

@@ -4,6 +4,7 @@
 //! a             applied: index u64, term u64
 //! c             compacted up to: i64        d   the same, and nothing of it is left in the file
 //! f             format version of the whole: u32
+//! g             leases granted since the beginning: u64
 //! i             a snapshot is being restored: what is here is not whole
 //! l + id i64    a lease (see `lease.rs`)
 //! m + member u64 + kind u8    an active alarm
@@ -29,6 +30,7 @@ pub(crate) enum Meta {
     Compacted,
     Finished,
     Format,
+    Grants,
     Lease(LeaseId),
     Alarm(AlarmMember),
     Revision,
@@ -42,6 +44,7 @@ impl Meta {
             Self::Compacted => b"c".to_vec(),
             Self::Finished => b"d".to_vec(),
             Self::Format => b"f".to_vec(),
+            Self::Grants => b"g".to_vec(),
             Self::Lease(id) => [b"l", &id.0.to_be_bytes()[..]].concat(),
             Self::Alarm(alarm) => {
                 let kind = match alarm.kind {
@@ -65,6 +68,7 @@ impl Meta {
             b"c" => Some(Self::Compacted),
             b"d" => Some(Self::Finished),
             b"f" => Some(Self::Format),
+            b"g" => Some(Self::Grants),
             b"r" => Some(Self::Revision),
             [b'l', id @ ..] => {
                 id.try_into().ok().map(|id| Self::Lease(LeaseId(i64::from_be_bytes(id))))

@@ -237,7 +237,7 @@ impl Reader {
     ///
     /// [`DiskError`]: the database failed.
     pub fn disk_bytes_in_use(&self) -> Result<u64, DiskError> {
-        self.shared.disk.bytes_in_use()
+        self.shared.disk().bytes_in_use()
     }
 
     /// Fixes the revision of a read: the asked one, or the current one for 0 and below.

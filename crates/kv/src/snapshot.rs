@@ -21,6 +21,7 @@ use core::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::StorageBackend;
 
@@ -116,7 +117,7 @@ impl Snapshot {
             })
             .map_err(SnapshotError::Disk)?;
         self.view
-            .scan_bytes(|place, record| {
+            .scan_bytes(None, |place, record| {
                 if failed.is_none() {
                     records += 1;
                     failed = blocks.record(place, record).err();
@@ -274,7 +275,8 @@ pub fn restore(
     backend: impl StorageBackend,
     cache_bytes: usize,
 ) -> Result<LogPlace, RestoreError> {
-    restore_into(from, &Disk::open(backend, cache_bytes).map_err(RestoreError::Disk)?)
+    let disk = Disk::open(backend, cache_bytes).map_err(RestoreError::Disk)?;
+    restore_into(from, &Arc::new(disk))
 }
 
 /// Restores a snapshot into a file, in the place of the one that is there. The store in that one must be closed, its readers
@@ -297,7 +299,7 @@ pub fn restore_file(
     remove_unfinished(path).map_err(file_error(&new))?;
     let restored = Disk::create_file(&new, cache_bytes)
         .map_err(RestoreError::Disk)
-        .and_then(|disk| restore_into(from, &disk));
+        .and_then(|disk| restore_into(from, &Arc::new(disk)));
     let place = match restored {
         Ok(place) => place,
         Err(why) => {
@@ -337,7 +339,7 @@ pub(crate) fn remove_unfinished(path: &Path) -> io::Result<()> {
     }
 }
 
-fn restore_into(from: &mut dyn Read, disk: &Disk) -> Result<LogPlace, RestoreError> {
+fn restore_into(from: &mut dyn Read, disk: &Arc<Disk>) -> Result<LogPlace, RestoreError> {
     let mut blocks = BlockReader::begin(from)?;
     let mut target = Target { disk, batch: WriteBatch::default(), bytes: 0 };
     target.begin()?;
@@ -393,7 +395,7 @@ fn restore_into(from: &mut dyn Read, disk: &Disk) -> Result<LogPlace, RestoreErr
 
 /// The database that a snapshot goes to.
 struct Target<'a> {
-    disk: &'a Disk,
+    disk: &'a Arc<Disk>,
     batch: WriteBatch,
     bytes: usize,
 }

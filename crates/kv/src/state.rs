@@ -65,7 +65,7 @@ pub(crate) struct Compaction {
     pub(crate) pruning: bool,
     /// The key after which it goes on.
     pub(crate) cursor: Option<Box<[u8]>>,
-    /// Records that are forgotten and still in the database.
+    /// Records that are forgotten and still in the database, but for those that a flush has.
     pub(crate) removable: Vec<Place>,
     /// Up to here everything is done, the database included.
     pub(crate) finished: i64,

@@ -2,11 +2,12 @@
 
 use core::fmt;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::StorageBackend;
 
+use crate::defragment::Target;
 use crate::disk::{Disk, DiskError, DiskView};
 use crate::flush::Flush;
 use crate::index::{Index, Loading};
@@ -61,13 +62,16 @@ pub struct Opened {
 
 /// How many keys a step of a compaction looks at.
 const PRUNE_KEYS: usize = 1000;
-/// How many forgotten records may wait to be removed from the database, before a compaction pauses.
-pub(crate) const REMOVABLE_MAX: usize = 50_000;
+/// How many forgotten records may wait to be removed from the database, before a compaction pauses. The more there are, the
+/// closer to each other are those that one flush removes.
+const REMOVABLE_MAX: usize = 1 << 20;
 
 /// What the store, its readers and its flushes share.
 pub(crate) struct Shared {
     state: RwLock<State>,
-    pub(crate) disk: Disk,
+    disk: Mutex<Arc<Disk>>,
+    /// The database that is to take its place, while it is being made. Whoever flushes has it to itself for that time.
+    pub(crate) target: Mutex<Option<Arc<Target>>>,
     /// Revisions that are being read, and how often.
     pub(crate) pins: Mutex<BTreeMap<i64, usize>>,
 }
@@ -89,6 +93,14 @@ impl Shared {
         self.state.write().expect(BROKEN)
     }
 
+    pub(crate) fn disk(&self) -> Arc<Disk> {
+        Arc::clone(&self.disk.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_disk(&self, disk: Arc<Disk>) {
+        *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = disk;
+    }
+
     pub(crate) fn pins(&self) -> MutexGuard<'_, BTreeMap<i64, usize>> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,7 +113,9 @@ impl Shared {
 #[derive(Debug)]
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
-    config: StoreConfig,
+    pub(crate) config: StoreConfig,
+    /// Its file, if it has one of its own.
+    pub(crate) path: Option<PathBuf>,
 }
 
 impl Store {
@@ -111,7 +125,8 @@ impl Store {
     ///
     /// [`DiskError`]: the file cannot be read, or is none of ours.
     pub fn open_file(path: &Path, config: StoreConfig) -> Result<(Self, Opened), DiskError> {
-        Self::load(Disk::open_file(path, config.cache_bytes)?, config)
+        let (store, opened) = Self::load(Disk::open_file(path, config.cache_bytes)?, config)?;
+        Ok((Self { path: Some(path.to_owned()), ..store }, opened))
     }
 
     /// Opens the store in whatever the host hands in.
@@ -134,9 +149,15 @@ impl Store {
     }
 
     fn load(disk: Disk, config: StoreConfig) -> Result<(Self, Opened), DiskError> {
+        let disk = Arc::new(disk);
         let (state, opened) = load(&disk.view()?, config)?;
-        let shared = Shared { state: RwLock::new(state), disk, pins: Mutex::default() };
-        Ok((Self { shared: Arc::new(shared), config }, opened))
+        let shared = Shared {
+            state: RwLock::new(state),
+            disk: Mutex::new(disk),
+            target: Mutex::default(),
+            pins: Mutex::default(),
+        };
+        Ok((Self { shared: Arc::new(shared), config, path: None }, opened))
     }
 
     /// For whoever reads; any number, on any thread.
@@ -259,14 +280,13 @@ impl State {
                 self.revoke(*id)?;
                 self.done()
             }
-            Command::LeaseExpire(ids) => {
-                for id in ids {
-                    // A client may have revoked it meanwhile.
-                    match self.revoke(*id) {
-                        Ok(()) | Err(Failure::Request(RequestError::LeaseNotFound)) => {}
-                        Err(why) => return Err(why),
+            Command::LeaseExpire(leases) => {
+                for lease in leases {
+                    // A client may have revoked it meanwhile, and granted another one under its id.
+                    if self.leases.has(*lease) {
+                        self.revoke(lease.id)?;
+                        self.finish_revision(sink);
                     }
-                    self.finish_revision(sink);
                 }
                 self.done()
             }
@@ -369,6 +389,9 @@ fn load(view: &DiskView, config: StoreConfig) -> Result<(State, Opened), DiskErr
             }
             Meta::Compacted => state.compacted = meta::read_number(value)?,
             Meta::Finished => state.compaction.finished = meta::read_number(value)?,
+            Meta::Grants => {
+                state.leases.restore_grants(meta::read_number(value)?.cast_unsigned());
+            }
             Meta::Format => format = Some(value.to_vec()),
             Meta::Lease(id) => {
                 let bad = |why| DiskError::Content { what: format!("lease {}: {why}", id.0) };

@@ -3,9 +3,13 @@
 use bytes::Bytes;
 use quorate_kv::{
     Alarm, AlarmKind, COMMAND_BYTES_MAX, Command, Compact, Compare, CompareResult, CompareTarget,
-    DecodeError, DeleteRange, EncodeError, LeaseCheckpoint, LeaseGrant, LeaseId, MemberId, Op, Put,
-    Range, Revision, SortOrder, SortTarget, TXN_DEPTH_MAX, Txn,
+    DecodeError, DeleteRange, EncodeError, GrantedLease, LeaseCheckpoint, LeaseGrant, LeaseId,
+    MemberId, Op, Put, Range, Revision, SortOrder, SortTarget, TXN_DEPTH_MAX, Txn,
 };
+
+fn granted(id: i64, grant: u64) -> GrantedLease {
+    GrantedLease { id: LeaseId(id), grant }
+}
 
 fn b(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
@@ -70,8 +74,11 @@ fn samples() -> Vec<Command> {
         Command::Compact(Compact { revision: Revision(9), physical: true }),
         Command::LeaseGrant(LeaseGrant { id: LeaseId(i64::MAX), ttl_s: 60 }),
         Command::LeaseRevoke(LeaseId(5)),
-        Command::LeaseExpire(vec![LeaseId(5), LeaseId(i64::MIN)]),
-        Command::LeaseCheckpoint(vec![LeaseCheckpoint { id: LeaseId(1), remaining_s: 300 }]),
+        Command::LeaseExpire(vec![granted(5, 1), granted(i64::MIN, u64::MAX)]),
+        Command::LeaseCheckpoint(vec![LeaseCheckpoint {
+            lease: granted(1, 300),
+            remaining_s: 300,
+        }]),
         Command::Alarm(Alarm::List(None)),
         Command::Alarm(Alarm::Activate(MemberId(u64::MAX), Some(AlarmKind::NoSpace))),
         Command::Alarm(Alarm::Deactivate(MemberId(0), Some(AlarmKind::Corrupt))),

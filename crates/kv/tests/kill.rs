@@ -41,6 +41,7 @@ fn child() {
     match env::var(TASK).unwrap().as_str() {
         "write" => write(&folder),
         "restore" => restore(&folder),
+        "defragment" => defragment(&folder),
         other => panic!("unknown task {other}"),
     }
 }
@@ -54,6 +55,21 @@ fn tell(news: u64) {
 fn write(folder: &Path) {
     let (mut store, opened) = Store::open_file(&folder.join("store"), CONFIG).unwrap();
     run(&mut store, opened.applied.index, LAST, &mut Progress::default(), tell).unwrap();
+}
+
+/// Writes, and writes the file anew, again and again, at the same time.
+fn defragment(folder: &Path) {
+    let (mut store, opened) = Store::open_file(&folder.join("store"), CONFIG).unwrap();
+    let mut from = opened.applied.index;
+    while from < LAST {
+        let next = (from + 10).min(LAST);
+        let defragment = store.defragment().unwrap().with_step_bytes(10_000);
+        std::thread::scope(|scope| {
+            scope.spawn(|| defragment.run().unwrap());
+            run(&mut store, from, next, &mut Progress::default(), tell).unwrap();
+        });
+        from = next;
+    }
 }
 
 /// Restores two snapshots in turns, and tells with every piece of one that it reads.
@@ -120,13 +136,22 @@ impl Drop for Victim {
 
 #[test]
 fn a_writer_is_killed() {
+    kill_again_and_again("write", "killed-writer");
+}
+
+#[test]
+fn a_defragmentation_is_killed() {
+    kill_again_and_again("defragment", "killed-defragmentation");
+}
+
+fn kill_again_and_again(task: &str, name: &str) {
     let expected = expected(LAST);
-    let folder = Folder::new("killed-writer");
+    let folder = Folder::new(name);
     let path = folder.0.join("store");
     let mut random = Random::new(7);
     let (mut durable, mut kills) = (0, 0);
     while durable < LAST {
-        let told = Victim::start("write", &folder.0).kill_after(random.below(5));
+        let told = Victim::start(task, &folder.0).kill_after(random.below(5));
         kills += 1;
         durable = told.unwrap_or(durable);
         let (store, opened) = Store::open_file(&path, CONFIG).unwrap();

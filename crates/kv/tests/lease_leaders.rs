@@ -8,9 +8,9 @@ mod watch_support;
 use std::collections::BTreeMap;
 
 use quorate_kv::{
-    Command, Decision, LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_BATCH_MAX, LEASE_EXPIRE_ROUND_MAX,
-    LEASE_ROUND_US, LEASE_WAITING_MAX, LeaderTerm, LeaseGrant, LeaseId, Leases, Lessor,
-    LessorConfig, Renewal, Ticket,
+    Command, Decision, GrantedLease, LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_BATCH_MAX,
+    LEASE_EXPIRE_ROUND_MAX, LEASE_ROUND_US, LEASE_WAITING_MAX, LeaderTerm, LeaseGrant, LeaseId,
+    Leases, Lessor, LessorConfig, Renewal, Ticket,
 };
 use watch_support::Random;
 
@@ -250,8 +250,9 @@ impl World {
         }
         match &decision.command {
             Command::LeaseExpire(ids) => {
-                for id in ids {
-                    let owner = self.leases.get_mut(id).expect("only what was granted expires");
+                for lease in ids {
+                    let id = lease.id;
+                    let owner = self.leases.get_mut(&id).expect("only what was granted expires");
                     if owner.ended.is_none() {
                         assert!(
                             owner.promised_us <= self.now_us,
@@ -280,7 +281,13 @@ impl World {
                 at.leases.grant(grant.id, grant.ttl_s).expect("each is granted once");
             }
             Command::LeaseRevoke(id) => drop(at.leases.revoke(*id)),
-            Command::LeaseExpire(ids) => ids.iter().for_each(|id| drop(at.leases.revoke(*id))),
+            Command::LeaseExpire(leases) => {
+                for lease in
+                    leases.iter().filter(|lease| at.leases.has(**lease)).collect::<Vec<_>>()
+                {
+                    drop(at.leases.revoke(lease.id));
+                }
+            }
             Command::LeaseCheckpoint(checkpoints) => {
                 for checkpoint in checkpoints {
                     at.leases.checkpoint(*checkpoint);
@@ -405,7 +412,8 @@ fn a_million_leases_are_ordinary() {
         assert_eq!(lessor.confirmed(now_us, ticket), Renewal::Renewed(60));
     }
     let decisions = lessor.decide(61 * SECOND_US);
-    let expected = Command::LeaseExpire(vec![LeaseId(1_000_000)]);
+    let expected =
+        Command::LeaseExpire(vec![GrantedLease { id: LeaseId(1_000_000), grant: 1_000_000 }]);
     assert_eq!(decisions.iter().map(|d| &d.command).collect::<Vec<_>>(), [&expected]);
     assert_eq!(lessor.wake_us(), Some(119 * SECOND_US));
     // Leases that come and go at once leave nothing behind.

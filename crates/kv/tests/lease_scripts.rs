@@ -167,6 +167,7 @@ impl Cluster {
             "restart" => {
                 for node in self.nodes.values_mut() {
                     let mut leases = Leases::new();
+                    leases.restore_grants(node.leases.grants());
                     for (id, record) in node.leases.records() {
                         leases.restore(id, &record).unwrap();
                     }
@@ -236,9 +237,8 @@ fn revoke(leases: &mut Leases, id: LeaseId) -> String {
 fn apply(leases: &mut Leases, command: &Command) -> String {
     match command {
         Command::LeaseExpire(ids) => {
-            let known: Vec<LeaseId> =
-                ids.iter().copied().filter(|id| leases.contains(*id)).collect();
-            known.into_iter().map(|id| revoke(leases, id)).collect()
+            let known: Vec<_> = ids.iter().filter(|lease| leases.has(**lease)).collect();
+            known.into_iter().map(|lease| revoke(leases, lease.id)).collect()
         }
         Command::LeaseCheckpoint(checkpoints) => {
             for checkpoint in checkpoints {
@@ -253,13 +253,14 @@ fn apply(leases: &mut Leases, command: &Command) -> String {
 fn command_text(command: &Command) -> String {
     match command {
         Command::LeaseExpire(ids) => {
-            let ids: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
+            let ids: Vec<String> = ids.iter().map(|lease| lease.id.0.to_string()).collect();
             format!("expire {}", ids.join(" "))
         }
         Command::LeaseCheckpoint(checkpoints) => {
-            let text = |LeaseCheckpoint { id, remaining_s }: &LeaseCheckpoint| match remaining_s {
-                0 => format!("{} cleared", id.0),
-                _ => format!("{} has {remaining_s} s", id.0),
+            let text = |LeaseCheckpoint { lease, remaining_s }: &LeaseCheckpoint| match remaining_s
+            {
+                0 => format!("{} cleared", lease.id.0),
+                _ => format!("{} has {remaining_s} s", lease.id.0),
             };
             let texts: Vec<String> = checkpoints.iter().map(text).collect();
             format!("checkpoint {}", texts.join(", "))

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_kv::{
-    LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, LeaseCheckpoint, LeaseId, LeaseRecordError, Leases,
-    RequestError,
+    GrantedLease, LEASE_RECORD_BYTES, LEASE_TTL_MAX_S, Lease, LeaseCheckpoint, LeaseId,
+    LeaseRecordError, Leases, RequestError,
 };
 
 fn key(name: &str) -> Bytes {
     Bytes::copy_from_slice(name.as_bytes())
+}
+
+fn checkpoint_of(id: i64, grant: u64, remaining_s: i64) -> LeaseCheckpoint {
+    LeaseCheckpoint { lease: GrantedLease { id: LeaseId(id), grant }, remaining_s }
 }
 
 fn keys_of(leases: &Leases, id: i64) -> Vec<Bytes> {
@@ -72,7 +76,7 @@ fn a_checkpoint_is_what_a_new_leader_goes_by_until_it_is_cleared() {
     let mut leases = Leases::new();
     leases.grant(LeaseId(1), 100).unwrap();
     let mut checkpoint = |remaining_s| {
-        let known = leases.checkpoint(LeaseCheckpoint { id: LeaseId(1), remaining_s });
+        let known = leases.checkpoint(checkpoint_of(1, 1, remaining_s));
         let lease = leases.get(LeaseId(1)).unwrap();
         (known, lease.remaining_s(), lease.time_left_s())
     };
@@ -80,7 +84,25 @@ fn a_checkpoint_is_what_a_new_leader_goes_by_until_it_is_cleared() {
     assert_eq!(checkpoint(400), (true, Some(100), 100));
     assert_eq!(checkpoint(0), (true, None, 100));
     assert_eq!(checkpoint(-1), (true, None, 100));
-    assert!(!leases.checkpoint(LeaseCheckpoint { id: LeaseId(2), remaining_s: 1 }));
+    assert!(!leases.checkpoint(checkpoint_of(2, 1, 1)));
+    // Of a lease that had the id before, or has it later.
+    assert!(!leases.checkpoint(checkpoint_of(1, 0, 1)));
+    assert!(!leases.checkpoint(checkpoint_of(1, 2, 1)));
+    assert_eq!(leases.get(LeaseId(1)).unwrap().remaining_s(), None);
+}
+
+#[test]
+fn a_lease_is_not_another_one_of_its_id() {
+    let mut leases = Leases::new();
+    leases.grant(LeaseId(1), 60).unwrap();
+    let former = leases.get(LeaseId(1)).unwrap().granted();
+    assert!(leases.has(former));
+    leases.revoke(LeaseId(1)).unwrap();
+    assert!(!leases.has(former));
+    leases.grant(LeaseId(1), 60).unwrap();
+    assert!(!leases.has(former));
+    assert!(leases.has(GrantedLease { id: LeaseId(1), grant: 2 }));
+    assert_eq!(leases.grants(), 2);
 }
 
 #[test]
@@ -94,9 +116,9 @@ fn only_what_changed_is_written() {
     };
     assert_eq!(ids(&mut leases), [(1, true), (2, true)]);
     leases.attach(&key("a"), LeaseId(1)).unwrap();
-    leases.checkpoint(LeaseCheckpoint { id: LeaseId(1), remaining_s: 0 });
+    leases.checkpoint(checkpoint_of(1, 1, 0));
     assert_eq!(ids(&mut leases), []);
-    leases.checkpoint(LeaseCheckpoint { id: LeaseId(2), remaining_s: 5 });
+    leases.checkpoint(checkpoint_of(2, 2, 5));
     leases.revoke(LeaseId(1)).unwrap();
     assert_eq!(ids(&mut leases), [(1, false), (2, true)]);
     leases.grant(LeaseId(3), 10).unwrap();
@@ -113,7 +135,7 @@ fn bad_records_are_refused() {
     assert_eq!(leases.restore(LeaseId(0), &record), Err(LeaseRecordError::Id(LeaseId(0))));
     assert_eq!(leases.restore(LeaseId(1), &record), Ok(()));
     assert_eq!(leases.restore(LeaseId(1), &record), Err(LeaseRecordError::Id(LeaseId(1))));
-    assert_eq!(leases.restore(LeaseId(2), &record[1..]), Err(LeaseRecordError::Length(16)));
+    assert_eq!(leases.restore(LeaseId(2), &record[1..]), Err(LeaseRecordError::Length(24)));
     let changed = |at: usize, byte: u8| {
         let mut bytes = record;
         bytes[at] = byte;
@@ -121,10 +143,10 @@ fn bad_records_are_refused() {
     };
     let mut refuse = |bytes: [u8; LEASE_RECORD_BYTES]| leases.restore(LeaseId(2), &bytes);
     assert_eq!(refuse(changed(0, 2)), Err(LeaseRecordError::Version(2)));
-    assert_eq!(refuse(changed(8, 0)), Err(LeaseRecordError::Time));
-    assert_eq!(refuse(changed(1, 0x7f)), Err(LeaseRecordError::Time));
-    assert_eq!(refuse(changed(9, 0xff)), Err(LeaseRecordError::Time));
-    assert_eq!(refuse(changed(16, 11)), Err(LeaseRecordError::Time));
+    assert_eq!(refuse(changed(16, 0)), Err(LeaseRecordError::Time));
+    assert_eq!(refuse(changed(9, 0x7f)), Err(LeaseRecordError::Time));
+    assert_eq!(refuse(changed(17, 0xff)), Err(LeaseRecordError::Time));
+    assert_eq!(refuse(changed(24, 11)), Err(LeaseRecordError::Time));
     assert_eq!(leases.len(), 1);
 }
 
@@ -163,7 +185,9 @@ fn the_table_does_what_plain_maps_do_and_survives_a_restart() {
                 2 => assert_eq!(leases.detach(&name).map(|id| id.0), owners.remove(&name)),
                 3 => {
                     let remaining_s = random.below(60) as i64;
-                    leases.checkpoint(LeaseCheckpoint { id: LeaseId(id), remaining_s });
+                    if let Some(lease) = leases.get(LeaseId(id)).map(Lease::granted) {
+                        leases.checkpoint(LeaseCheckpoint { lease, remaining_s });
+                    }
                     if let Some(time) = times.get_mut(&id) {
                         time.1 = remaining_s.min(50);
                     }
@@ -178,6 +202,7 @@ fn the_table_does_what_plain_maps_do_and_survives_a_restart() {
                     let whole: BTreeMap<_, _> = leases.records().collect();
                     assert_eq!(disk, whole);
                     let mut recovered = Leases::new();
+                    recovered.restore_grants(leases.grants());
                     for (id, record) in &disk {
                         recovered.restore(*id, record).unwrap();
                     }

@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 use language::{command_of, range_of, text_of_events, text_of_range, text_of_reply, txn_of};
 use quorate_kv::testing::FaultyDisk;
 use quorate_kv::{
-    Changes, Command, LogPlace, RangeStream, ReadError, Revision, Sink, Store, StoreConfig,
-    TXN_OPS_MAX,
+    Changes, Command, History, LogPlace, PastRequest, RangeStream, ReadError, Revision, Sink,
+    Store, StoreConfig, TXN_OPS_MAX,
 };
 
 #[test]
@@ -106,6 +106,7 @@ impl World {
                     None => "no such lease\n".to_owned(),
                 };
             }
+            "history" => return self.history(rest),
             "hash" => return self.hash(rest),
             "hash_all" => {
                 let hash = self.store.reader().hash().unwrap();
@@ -147,6 +148,23 @@ impl World {
         assert_eq!(reply, answer(&self.other), "replicas answer the same: {rest}");
         match reply {
             Ok(reply) => text_of_range(&reply),
+            Err(why) => format!("{why}\n"),
+        }
+    }
+
+    /// What whoever watches from a revision is told; of the other replica, which forgets nothing, the same.
+    fn history(&self, rest: &str) -> String {
+        let request = PastRequest {
+            from: Revision(rest.parse().unwrap()),
+            to: self.store.reader().revision(),
+            prev_kv: true,
+            revisions_max: 1000,
+            bytes_max: 1 << 20,
+        };
+        let past = self.store.reader().past(request);
+        assert_eq!(past, self.other.reader().past(request), "replicas tell the same: {rest}");
+        match past {
+            Ok(past) => past.changes.iter().map(text_of_events).collect(),
             Err(why) => format!("{why}\n"),
         }
     }

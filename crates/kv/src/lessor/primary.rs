@@ -7,7 +7,7 @@ use crate::lessor::{
     LEASE_CHECKPOINT_ROUND_MAX, LEASE_EXPIRE_ROUND_MAX, LEASE_WAITING_MAX, LeaderTerm,
     LessorConfig, Renewal, SECOND_US, Ticket,
 };
-use crate::{LeaseCheckpoint, LeaseId, Leases};
+use crate::{GrantedLease, LeaseCheckpoint, LeaseId, Leases};
 
 /// What only a leader has.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) struct Primary {
 /// The time of one lease.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tenure {
+    pub(super) grant: u64,
     pub(super) ttl_s: i64,
     /// Never moves back.
     pub(super) expiry_us: u64,
@@ -73,6 +74,7 @@ impl Primary {
         let tenures = leases.iter().map(|lease| {
             let expiry_us = start_us.saturating_add(seconds(lease.time_left_s()));
             let tenure = Tenure {
+                grant: lease.granted().grant,
                 ttl_s: lease.ttl_s(),
                 expiry_us,
                 checkpoint_us: config.next_checkpoint_us(now_us, expiry_us),
@@ -94,11 +96,27 @@ impl Primary {
         }
     }
 
-    pub(super) fn granted(&mut self, config: &LessorConfig, now_us: u64, id: LeaseId, ttl_s: i64) {
+    /// What is known of a lease, if that is what is under way about it.
+    pub(super) fn deciding(
+        &mut self,
+        lease: GrantedLease,
+        command: UnderWay,
+    ) -> Option<&mut Tenure> {
+        let tenure = self.tenures.get_mut(&lease.id)?;
+        (tenure.grant == lease.grant && tenure.command == command).then_some(tenure)
+    }
+
+    pub(super) fn granted(
+        &mut self,
+        config: &LessorConfig,
+        now_us: u64,
+        GrantedLease { id, grant }: GrantedLease,
+        ttl_s: i64,
+    ) {
         let expiry_us = now_us.saturating_add(seconds(ttl_s));
         let checkpoint_us = config.next_checkpoint_us(now_us, expiry_us);
         let (checkpointed_s, command) = (None, UnderWay::Nothing);
-        let tenure = Tenure { ttl_s, expiry_us, checkpoint_us, checkpointed_s, command };
+        let tenure = Tenure { grant, ttl_s, expiry_us, checkpoint_us, checkpointed_s, command };
         self.tenures.insert(id, tenure);
         self.expiries.push(expiry_us, id);
         if checkpoint_us != u64::MAX {
@@ -168,7 +186,7 @@ impl Primary {
         }
     }
 
-    pub(super) fn take_expired(&mut self, now_us: u64) -> Vec<LeaseId> {
+    pub(super) fn take_expired(&mut self, now_us: u64) -> Vec<GrantedLease> {
         let mut expired = Vec::new();
         while expired.len() < LEASE_EXPIRE_ROUND_MAX {
             let tenures = &self.tenures;
@@ -177,11 +195,10 @@ impl Primary {
                 _ => None,
             };
             let Some(id) = self.expiries.pop_due(now_us, deadline) else { break };
-            if let Some(tenure) = self.tenures.get_mut(&id) {
-                tenure.command = UnderWay::Expire;
-            }
             self.clears.remove(&id);
-            expired.push(id);
+            let Some(tenure) = self.tenures.get_mut(&id) else { continue };
+            tenure.command = UnderWay::Expire;
+            expired.push(GrantedLease { id, grant: tenure.grant });
         }
         expired
     }
@@ -206,7 +223,8 @@ impl Primary {
                 continue;
             }
             tenure.command = UnderWay::Checkpoint;
-            checkpoints.push(LeaseCheckpoint { id, remaining_s });
+            let lease = GrantedLease { id, grant: tenure.grant };
+            checkpoints.push(LeaseCheckpoint { lease, remaining_s });
         }
         checkpoints
     }
@@ -219,7 +237,8 @@ impl Primary {
             tenure.command = UnderWay::Checkpoint;
             // Planned again when the outcome is known.
             tenure.checkpoint_us = u64::MAX;
-            cleared.push(LeaseCheckpoint { id, remaining_s: 0 });
+            let lease = GrantedLease { id, grant: tenure.grant };
+            cleared.push(LeaseCheckpoint { lease, remaining_s: 0 });
         }
         cleared
     }

@@ -28,6 +28,9 @@ pub(crate) struct Naive {
     pub(crate) heard: Vec<Vec<Heard>>,
     pub(crate) compacted: i64,
     pub(crate) leases: BTreeMap<LeaseId, i64>,
+    /// Which grant each was, and how many there were.
+    pub(crate) granted: BTreeMap<LeaseId, u64>,
+    pub(crate) grants: u64,
     pub(crate) alarms: BTreeSet<AlarmMember>,
 }
 
@@ -52,6 +55,8 @@ impl Naive {
             heard: vec![Vec::new()],
             compacted: -1,
             leases: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            grants: 0,
             alarms: BTreeSet::new(),
         }
     }
@@ -131,6 +136,8 @@ impl Naive {
                 }
                 let ttl_s = grant.ttl_s.max(1);
                 self.leases.insert(grant.id, ttl_s);
+                self.grants += 1;
+                self.granted.insert(grant.id, self.grants);
                 Ok(Reply::LeaseGrant { revision: Revision(self.revision()), id: grant.id, ttl_s })
             }
             Command::LeaseRevoke(id) => {
@@ -140,8 +147,10 @@ impl Naive {
                 Ok(Reply::Done { revision: self.end_lease(*id) })
             }
             Command::LeaseExpire(ids) => {
-                for id in ids {
-                    self.end_lease(*id);
+                for lease in ids {
+                    if self.granted.get(&lease.id) == Some(&lease.grant) {
+                        self.end_lease(lease.id);
+                    }
                 }
                 Ok(Reply::Done { revision: Revision(self.revision()) })
             }
@@ -152,6 +161,7 @@ impl Naive {
 
     fn end_lease(&mut self, id: LeaseId) -> Revision {
         self.leases.remove(&id);
+        self.granted.remove(&id);
         let mut draft = self.draft();
         let keys: Vec<Bytes> = draft
             .map

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use quorate_kv::{
     Alarm, AlarmKind, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange,
-    LeaseCheckpoint, LeaseGrant, LeaseId, MemberId, Op, Put, Range, Revision, SortOrder,
-    SortTarget, Txn,
+    GrantedLease, LeaseCheckpoint, LeaseGrant, LeaseId, MemberId, Op, Put, Range, Revision,
+    SortOrder, SortTarget, Txn,
 };
 
 use crate::naive::Naive;
@@ -155,6 +155,12 @@ impl Random {
         }
     }
 
+    /// The lease that has an id, or now and then another one.
+    fn granted(&mut self, id: LeaseId, naive: &Naive) -> GrantedLease {
+        let grant = naive.granted.get(&id).copied().unwrap_or(1);
+        GrantedLease { id, grant: grant.saturating_sub(u64::from(self.below(4) == 0)) }
+    }
+
     pub(crate) fn command(&mut self, naive: &Naive) -> Command {
         let current = naive.revision();
         match self.below(40) {
@@ -172,12 +178,14 @@ impl Random {
             }
             34 => Command::LeaseRevoke(self.lease().unwrap_or(LeaseId(2))),
             35 => {
-                let ids = (0..self.below(3)).filter_map(|_| self.lease()).collect();
-                Command::LeaseExpire(ids)
+                let ids: Vec<_> = (0..self.below(3)).filter_map(|_| self.lease()).collect();
+                let leases = ids.into_iter().map(|id| self.granted(id, naive));
+                Command::LeaseExpire(leases.collect())
             }
             36 => {
                 let id = self.lease().unwrap_or(LeaseId(1));
-                Command::LeaseCheckpoint(vec![LeaseCheckpoint { id, remaining_s: 3 }])
+                let lease = self.granted(id, naive);
+                Command::LeaseCheckpoint(vec![LeaseCheckpoint { lease, remaining_s: 3 }])
             }
             37 => {
                 let kinds = [None, Some(AlarmKind::NoSpace), Some(AlarmKind::Corrupt)];

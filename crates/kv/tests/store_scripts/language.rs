@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use quorate_kv::{
     Alarm, AlarmKind, Changes, Command, Compact, Compare, CompareResult, CompareTarget,
-    DeleteRange, KeyValue, LeaseCheckpoint, LeaseGrant, LeaseId, MemberId, Op, OpReply, Put, Range,
-    RangeReply, Reply, Revision, SortOrder, SortTarget, Txn,
+    DeleteRange, GrantedLease, KeyValue, LeaseCheckpoint, LeaseGrant, LeaseId, MemberId, Op,
+    OpReply, Put, Range, RangeReply, Reply, Revision, SortOrder, SortTarget, Txn,
 };
 
 /// Words, with brackets and commas as words of their own.
@@ -235,6 +235,12 @@ fn op(words: &mut Words<'_>) -> Op {
     }
 }
 
+/// `7#2`: the lease 7 of the second grant.
+fn granted(word: &str) -> GrantedLease {
+    let (id, grant) = word.split_once('#').expect("a lease and its grant");
+    GrantedLease { id: LeaseId(id.parse().unwrap()), grant: grant.parse().unwrap() }
+}
+
 pub(crate) fn command_of(text: &str) -> Command {
     let mut words = Words::new(text);
     let command = match words.next() {
@@ -252,13 +258,13 @@ pub(crate) fn command_of(text: &str) -> Command {
         "expire" => {
             let mut ids = Vec::new();
             while words.peek().is_some() {
-                ids.push(LeaseId(words.number()));
+                ids.push(granted(words.next()));
             }
             Command::LeaseExpire(ids)
         }
         "checkpoint" => {
-            let (id, remaining_s) = (LeaseId(words.number()), words.number());
-            Command::LeaseCheckpoint(vec![LeaseCheckpoint { id, remaining_s }])
+            let (lease, remaining_s) = (granted(words.next()), words.number());
+            Command::LeaseCheckpoint(vec![LeaseCheckpoint { lease, remaining_s }])
         }
         "alarm" => Command::Alarm(alarm(&mut words)),
         other => panic!("unknown command {other}"),

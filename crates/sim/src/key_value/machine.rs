@@ -97,7 +97,7 @@ impl KeyValueMachine {
 
     fn execute(&mut self, command: &Command) -> Result<Revision, RequestError> {
         let (ids, expired) = match command {
-            Command::LeaseExpire(ids) => (ids.clone(), true),
+            Command::LeaseExpire(leases) => (leases.iter().map(|lease| lease.id).collect(), true),
             Command::LeaseRevoke(id) => (vec![*id], false),
             _ => (Vec::new(), false),
         };

@@ -36,6 +36,7 @@ fn bytes(text: &str) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(text.as_bytes())
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for `map`")]
 fn pair(kv: mvccpb::KeyValue) -> Pair {
     Pair {
         key: text(&kv.key),

@@ -97,7 +97,7 @@ fn bucket(ns: u64) -> usize {
 fn upper(bucket: usize) -> u64 {
     let shift = (bucket / PARTS).saturating_sub(1);
     let first = (bucket - shift * PARTS) as u64;
-    ((u128::from(first) + 1 << shift) - 1).try_into().unwrap_or(u64::MAX)
+    (((u128::from(first) + 1) << shift) - 1).try_into().unwrap_or(u64::MAX)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a span of more than 2^52 ns is 52 days")]

@@ -171,6 +171,7 @@ impl Settings {
 }
 
 /// Runs a load, and counts what comes of it.
+#[expect(clippy::needless_pass_by_value, reason = "each run has a share of it")]
 pub(crate) fn run(
     load: Arc<dyn Load>,
     settings: &Settings,

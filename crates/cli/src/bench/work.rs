@@ -217,6 +217,7 @@ impl Swapper {
 }
 
 /// An answer that is none.
+#[expect(clippy::needless_pass_by_value, reason = "it is what maps errors")]
 pub(crate) fn undecoded(why: prost::DecodeError) -> CallError {
     CallError::strange(format!("an answer that cannot be decoded: {why}"))
 }

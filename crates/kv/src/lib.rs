@@ -44,6 +44,7 @@ mod txn;
 mod types;
 mod watch;
 
+pub use bump::BumpError;
 pub use check::TXN_OPS_MAX;
 pub use codec::{COMMAND_BYTES_MAX, DecodeError, EncodeError, FORMAT_VERSION, TXN_DEPTH_MAX};
 pub use command::{

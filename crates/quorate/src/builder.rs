@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_node::{Settings, SnapshotPolicy};
+use quorate_node::{Request, Settings, SnapshotPolicy};
 use quorate_raft::{
     ClusterId, Config, Incarnation, Index, Member, MemberRole, Membership, NodeId, Recovered,
 };
@@ -27,6 +27,7 @@ use crate::network::{Endpoint, InProcess, Network};
 use crate::recovery;
 use crate::remote::Remote;
 use crate::replica::{Machine, Replica, Replicated};
+use crate::replies::ReplyTo;
 use crate::shared::Shared;
 use crate::snapshots::Snapshots;
 
@@ -395,6 +396,10 @@ impl<M: Machine> Builder<M> {
             }
         };
         asks.connect(&network);
+        // Whoever is alone need not wait for others to be heard from.
+        if node.raft().membership().voters() == [id] {
+            let _ = inbox.request(Request::Campaign, ReplyTo::Nobody);
+        }
         let driver = Driver {
             node,
             shared: Arc::clone(&shared),

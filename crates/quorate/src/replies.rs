@@ -24,6 +24,8 @@ pub(crate) enum ReplyTo {
     Read(oneshot::Sender<Result<Index, ReadFailure>>),
     Change(oneshot::Sender<Result<LogId, ChangeError>>),
     Transfer(oneshot::Sender<Result<Term, TransferError>>),
+    /// Nobody wants to know.
+    Nobody,
 }
 
 impl ReplyTo {
@@ -41,7 +43,11 @@ impl ReplyTo {
             Self::Propose(to) | Self::Outcome(to) | Self::Start(_, to) => {
                 let _ = to.send(Err(Refusal::NoSpace));
             }
-            Self::Together(_) | Self::Read(_) | Self::Change(_) | Self::Transfer(_) => {}
+            Self::Together(_)
+            | Self::Read(_)
+            | Self::Change(_)
+            | Self::Transfer(_)
+            | Self::Nobody => {}
         }
     }
 }

@@ -102,6 +102,24 @@ async fn a_cluster_survives_a_restart_of_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_alone_leads_without_waiting() {
+    let (scratch, members) = (Scratch::new(), addresses(1));
+    for _ in 0..2 {
+        let builder = Node::builder(1, Tally::default())
+            .data_dir(scratch.of(1))
+            .members(members.clone())
+            // An election timeout that nobody would live to see.
+            .tune(|tuning| {
+                tuning.core.election_timeout_min_us = 3_600_000_000;
+                tuning.core.election_timeout_max_us = 7_200_000_000;
+            });
+        let node = builder.start().await.unwrap();
+        node.propose(1).await.unwrap();
+        stop_all([node]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_node_restarts_from_snapshot_and_log() {
     let cluster = Cluster::new(1);
     let node = cluster.start(1).await;

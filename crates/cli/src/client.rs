@@ -2,7 +2,7 @@
 
 mod keys;
 mod members;
-mod output;
+pub(crate) mod output;
 mod snapshot;
 mod status;
 mod watch;
@@ -30,10 +30,10 @@ pub(crate) struct Common {
     endpoints: Vec<String>,
     /// How long to try to reach a member
     #[arg(long, global = true, env = "ETCDCTL_DIAL_TIMEOUT", default_value = "2s", value_parser = duration)]
-    dial_timeout: Duration,
+    pub(crate) dial_timeout: Duration,
     /// How long a command may take, once a member is reached
     #[arg(long, global = true, env = "ETCDCTL_COMMAND_TIMEOUT", default_value = "5s", value_parser = duration)]
-    command_timeout: Duration,
+    pub(crate) command_timeout: Duration,
     /// The form of what is printed
     #[arg(
         long,
@@ -44,10 +44,10 @@ pub(crate) struct Common {
         env = "ETCDCTL_WRITE_OUT",
         default_value = "simple"
     )]
-    write_out: Form,
+    pub(crate) write_out: Form,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     go::nanoseconds(text)
         .and_then(|nanos| u64::try_from(nanos).ok())
         .map(Duration::from_nanos)
@@ -137,7 +137,7 @@ pub(crate) async fn run(command: Command, common: &Common) -> Result<(), Failure
 }
 
 /// A cluster that asks for secrets must not be asked without them in silence.
-fn refuse_secrets() -> Result<(), Failure> {
+pub(crate) fn refuse_secrets() -> Result<(), Failure> {
     for name in ["CACERT", "CERT", "KEY", "USER", "PASSWORD"] {
         let variable = format!("ETCDCTL_{name}");
         if std::env::var_os(&variable).is_some_and(|value| !value.is_empty()) {
@@ -199,7 +199,7 @@ impl From<tonic::Status> for Failure {
 }
 
 /// The URL of an endpoint that may lack its scheme.
-fn url_of(endpoint: &str) -> Result<String, Failure> {
+pub(crate) fn url_of(endpoint: &str) -> Result<String, Failure> {
     match endpoint.split_once("://") {
         None => Ok(format!("http://{endpoint}")),
         Some(("http", _)) => Ok(endpoint.to_owned()),
@@ -212,7 +212,7 @@ fn url_of(endpoint: &str) -> Result<String, Failure> {
 
 impl Common {
     /// The members that were named.
-    fn endpoints(&self) -> Vec<&str> {
+    pub(crate) fn endpoints(&self) -> Vec<&str> {
         self.endpoints.iter().map(|endpoint| endpoint.trim()).filter(|e| !e.is_empty()).collect()
     }
 
@@ -296,7 +296,7 @@ impl Common {
 }
 
 /// The innermost reason, which says most.
-fn cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod client;
 mod demo;
 mod go;
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Demo),
     #[command(flatten)]
     Client(client::Command),
+    /// Put a cluster under load and measure what it does
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -60,13 +63,18 @@ fn main() -> ExitCode {
     let command = match cli.command {
         Command::Serve { flags } => return serve::run(&flags),
         Command::Demo(demo) => return demo.run().unwrap_or_else(|why| fail(&why, 1)),
+        Command::Bench(bench) => return ended(bench.run(&cli.common)),
         Command::Client(command) => command,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(why) => return fail(&format!("the runtime cannot be started: {why}"), 1),
     };
-    match runtime.block_on(client::run(command, &cli.common)) {
+    ended(runtime.block_on(client::run(command, &cli.common)))
+}
+
+fn ended(result: Result<(), client::Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure.to_string(), failure.exit_code()),
     }

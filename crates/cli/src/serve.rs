@@ -253,9 +253,6 @@ fn announce(config: &Config) {
             );
         }
     }
-    if config.unsafe_no_fsync {
-        tracing::warn!("--unsafe-no-fsync: a power cut loses data");
-    }
 }
 
 /// Whether a member that does not run any more has failed.

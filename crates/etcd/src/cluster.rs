@@ -172,6 +172,13 @@ impl Member {
                 return Err(status::not_enough_started().into());
             }
         }
+        let node_status = self.0.node.status().await.map_err(|_| status::stopped())?;
+        let reached = node_status.peers.iter().find(|peer| peer.node == node);
+        let reached = reached.map_or(0, |peer| peer.match_index.0);
+        // Nine tenths of what the leader has; the core asks for more where the log is long.
+        if reached.saturating_mul(10) < node_status.last_log.index.0.saturating_mul(9) {
+            return Err(status::learner_not_ready().into());
+        }
         self.change(ChangeStep::Promote { node }, id).await
     }
 

@@ -48,6 +48,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Answers that wait for a slow connection, per stream.
 const SEND_BYTES_MAX: usize = 1 << 20;
 
+/// Calls that a client has taken back before they were looked at. Clients give up many at once when they stop.
+const RESETS_MAX: usize = 1024;
+
 /// Everything that clients can call.
 #[derive(Clone)]
 pub(crate) struct Front(Arc<Services>);
@@ -239,6 +242,7 @@ fn builder(member: &Member) -> Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(config.max_concurrent_streams)
         .max_send_buf_size(SEND_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
         .keep_alive_interval((!interval.is_zero()).then_some(interval))
         .keep_alive_timeout(config.grpc_keepalive_timeout);
     builder.http1().timer(TokioTimer::new());

@@ -3,10 +3,10 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::StreamExt;
 use prost::Message;
 use quorate_kv::{Command, LeaseGrant, LeaseId, RequestError, lease_ttl_s};
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::member::Member;
@@ -14,12 +14,13 @@ use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::lease_server::Lease;
 use crate::proto::host::{answer, outcome, question};
 use crate::status;
+use crate::watch::Ends;
 
 /// See the module.
 pub(crate) struct LeaseService(pub(crate) Member);
 
-/// Answers of a stream of keepalives that wait to be sent.
-const ANSWERS_MAX: usize = 16;
+/// Keepalives of one stream that are worked on at the same time; more wait to be read.
+const KEEPALIVES_MAX: usize = 64;
 
 impl Member {
     /// Renews a lease, wherever that is done. 0: there is no such lease.
@@ -82,51 +83,11 @@ impl Lease for LeaseService {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Renewals>, Status> {
-        let ends = self.0.ends_without_leader(request.metadata());
-        let mut requests = request.into_inner();
-        let (sender, answers) = mpsc::channel(ANSWERS_MAX);
+        let ends = self.0.ends(request.metadata());
         let member = self.0.clone();
-        tokio::spawn(async move {
-            let serve = async {
-                while let Some(request) = requests.next().await {
-                    let answer = match request {
-                        Ok(request) => {
-                            // As it was before the renewal.
-                            let header = member.header_now();
-                            let ttl = member.keep_alive(request.id).await;
-                            ttl.map(|ttl| pb::LeaseKeepAliveResponse {
-                                header,
-                                id: request.id,
-                                ttl,
-                            })
-                        }
-                        // The client is gone.
-                        Err(_) => return None,
-                    };
-                    let failed = answer.is_err();
-                    if sender.send(answer).await.is_err() || failed {
-                        return None;
-                    }
-                }
-                None
-            };
-            let mut stopping = member.0.stopping.subscribe();
-            let why = tokio::select! {
-                why = serve => why,
-                () = sender.closed() => None,
-                _ = stopping.wait_for(|stopping| *stopping) => Some(status::stopped()),
-                why = async {
-                    match ends {
-                        Some(ends) => ends.await,
-                        None => std::future::pending().await,
-                    }
-                } => Some(why),
-            };
-            if let Some(why) = why {
-                let _ = sender.send(Err(why)).await;
-            }
-        });
-        Ok(Response::new(Renewals(answers)))
+        let answers = request.into_inner().map(move |request| answer(member.clone(), request));
+        let answers = Box::pin(answers.buffered(KEEPALIVES_MAX));
+        Ok(Response::new(Renewals { answers, ends, ended: false }))
     }
 
     async fn lease_time_to_live(
@@ -155,13 +116,37 @@ impl Lease for LeaseService {
     }
 }
 
-/// Answers to keepalives.
-pub(crate) struct Renewals(mpsc::Receiver<Result<pb::LeaseKeepAliveResponse, Status>>);
+async fn answer(
+    member: Member,
+    request: Result<pb::LeaseKeepAliveRequest, Status>,
+) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    let pb::LeaseKeepAliveRequest { id } = request?;
+    // As it was before the renewal.
+    let header = member.header_now();
+    let ttl = member.keep_alive(id).await?;
+    Ok(pb::LeaseKeepAliveResponse { header, id, ttl })
+}
+
+/// Answers to keepalives, in the order of the requests; the first error is the end.
+pub(crate) struct Renewals {
+    answers: Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>,
+    ends: Ends,
+    ended: bool,
+}
 
 impl Stream for Renewals {
     type Item = Result<pb::LeaseKeepAliveResponse, Status>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx)
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let next = match this.answers.as_mut().poll_next(cx) {
+            Poll::Pending => this.ends.as_mut().poll(cx).map(|why| Some(Err(why))),
+            next => next,
+        };
+        this.ended = matches!(next, Poll::Ready(None | Some(Err(_))));
+        next
     }
 }

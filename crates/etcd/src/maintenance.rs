@@ -149,14 +149,14 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(pb::StatusResponse {
             header: self.0.header_now(),
             version: config.api_version.clone(),
-            // Never less than what is in use, and never nothing: clients divide by it.
+            // Never less than what is in use, and neither is ever nothing: clients divide by them.
             db_size: size(self.0.measure_db().max(in_use).max(1)),
             leader: node.leader.map_or(0, |leader| leader.0),
             raft_index: node.commit_index.0,
             raft_term: node.term.0,
             raft_applied_index: self.0.0.data.applied_index(),
             errors: self.0.complaints(),
-            db_size_in_use: size(in_use),
+            db_size_in_use: size(in_use.max(1)),
             is_learner: self.0.is_learner(),
             storage_version,
             db_size_quota: quota,

@@ -327,6 +327,9 @@ fn random() -> std::io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// What an entry or a message may be larger than the request in it.
+const AROUND_ENTRY_BYTES: usize = 1 << 20;
+
 type Known = Arc<OnceLock<std::sync::Weak<Inner>>>;
 
 async fn start_node(
@@ -377,6 +380,7 @@ async fn start_node(
     let heartbeat_us = micros(config.heartbeat_interval);
     let (pre_vote, snapshot_count, kept) =
         (config.pre_vote, config.snapshot_count, config.snapshot_catchup_entries);
+    let entry_bytes_max = config.max_request_bytes + AROUND_ENTRY_BYTES;
     let peer_url = config.listen_peer_urls[0].clone();
     let peer_address = front::resolve(peer_url.address())
         .await
@@ -387,12 +391,16 @@ async fn start_node(
         .cluster(hex(identity.cluster))
         .address_of(members::address_of)
         .listen(peer_address.to_string())
-        .tcp(move |tcp| tcp.security = Arc::new(peer_port))
+        .tcp(move |tcp| {
+            tcp.security = Arc::new(peer_port);
+            tcp.frame_bytes_max = tcp.frame_bytes_max.max(entry_bytes_max + AROUND_ENTRY_BYTES);
+        })
         .tune(move |tuning| {
             tuning.core.election_timeout_min_us = election_us;
             tuning.core.election_timeout_max_us = 2 * election_us;
             tuning.core.heartbeat_interval_us = heartbeat_us;
             tuning.core.pre_vote = pre_vote;
+            tuning.core.entry_bytes_max = tuning.core.entry_bytes_max.max(entry_bytes_max);
             tuning.node.compact_entries = snapshot_count.max(1);
             tuning.node.keep_entries = kept.min(snapshot_count.max(1));
             tuning.node.forward_timeout_us = micros(request_timeout);

@@ -25,7 +25,7 @@ impl Watch for WatchService {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Watching>, Status> {
-        let ends = self.0.ends_without_leader(request.metadata());
+        let ends = self.0.ends(request.metadata());
         Ok(Response::new(Watching {
             stream: self.0.0.data.hub.open(),
             member: self.0.clone(),
@@ -41,21 +41,23 @@ impl Watch for WatchService {
 pub(crate) type Ends = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 impl Member {
-    /// When a stream is to end because its client wants a leader and there is none for long.
-    pub(crate) fn ends_without_leader(
-        &self,
-        metadata: &tonic::metadata::MetadataMap,
-    ) -> Option<Ends> {
+    /// When a stream is to end of itself: when the server stops, and when its client wants a leader and there is none for
+    /// long.
+    pub(crate) fn ends(&self, metadata: &tonic::metadata::MetadataMap) -> Ends {
         let wants = metadata.get("hasleader").is_some_and(|value| value == "true");
-        wants.then(|| {
-            let mut leaderless = self.0.leaderless.subscribe();
-            let ends: Ends = Box::pin(async move {
-                match leaderless.wait_for(|leaderless| *leaderless).await {
-                    Ok(_) => status::no_leader(),
-                    Err(_) => status::stopped(),
+        let mut stopping = self.0.stopping.subscribe();
+        let mut leaderless = wants.then(|| self.0.leaderless.subscribe());
+        Box::pin(async move {
+            let leaderless = async {
+                match &mut leaderless {
+                    Some(leaderless) => drop(leaderless.wait_for(|leaderless| *leaderless).await),
+                    None => std::future::pending().await,
                 }
-            });
-            ends
+            };
+            tokio::select! {
+                () = leaderless => status::no_leader(),
+                _ = stopping.wait_for(|stopping| *stopping) => status::stopped(),
+            }
         })
     }
 }
@@ -68,7 +70,7 @@ pub(crate) struct Watching {
     requests: Option<Streaming<pb::WatchRequest>>,
     /// A request that waits until more answers are read.
     held: Option<WatchRequest>,
-    ends: Option<Ends>,
+    ends: Ends,
     ended: bool,
 }
 
@@ -137,12 +139,10 @@ impl Stream for Watching {
                 Requests::Pending => break,
             }
         }
-        if let Some(ends) = &mut this.ends
-            && let Poll::Ready(why) = ends.as_mut().poll(cx)
-        {
-            return this.end(why);
+        match this.ends.as_mut().poll(cx) {
+            Poll::Ready(why) => this.end(why),
+            Poll::Pending => Poll::Pending,
         }
-        Poll::Pending
     }
 }
 

@@ -172,6 +172,7 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(20));
         }
         let _ = process.kill();
+        let _ = process.wait();
         panic!("{} goes on:\n{}", self.servers[at].name, self.log(at));
     }
 

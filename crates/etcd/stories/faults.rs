@@ -29,7 +29,7 @@ pub async fn every_member_serves<C: Client>(built: &str) {
         c.put_full(&key, "2", lease, false).await.unwrap();
         for other in &clients {
             assert_eq!(other.keep_alive(lease).await.unwrap(), 60);
-            assert_eq!(other.time_to_live(lease).await.unwrap().keys, [key.clone()]);
+            assert_eq!(other.time_to_live(lease).await.unwrap().keys, std::slice::from_ref(&key));
         }
         clients[(at + 1) % 3].revoke(lease).await.unwrap();
         let mut heard = Vec::new();

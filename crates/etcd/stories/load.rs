@@ -82,7 +82,7 @@ impl Load {
                     let op = KeyValueOp { key: key.clone(), action };
                     seen.lock().unwrap().history.invoke(ClientId(number), op, now())
                 };
-                let worked = if step % 3 == 0 {
+                let worked = if step.is_multiple_of(3) {
                     let op = invoke(KeyValueAction::Get);
                     match tokio::time::timeout(limit, connected.get(Query::key(&key))).await {
                         Ok(Ok(got)) => {
@@ -197,31 +197,35 @@ impl Load {
                 tokio::time::timeout(super::cluster::PATIENCE, watcher).await.unwrap().unwrap(),
             );
         }
-        let seen = self.seen.lock().unwrap();
-        let verdict = check(&KeyValue::new(), &seen.history, Limits::default());
-        assert!(verdict.is_linearizable(), "{verdict}");
-        let last = seen.writes.last_key_value().map_or(0, |(revision, _)| *revision);
-        for events in &heard {
-            let revisions: Vec<i64> = events.iter().map(|event| event.pair.modified).collect();
-            assert!(revisions.is_sorted_by(|one, next| one < next), "{revisions:?}");
-            let by_revision: BTreeMap<i64, &Event> =
-                events.iter().map(|event| (event.pair.modified, event)).collect();
-            for (revision, (key, value)) in &seen.writes {
-                let event = by_revision.get(revision);
-                let event = event.unwrap_or_else(|| panic!("nobody heard of revision {revision}"));
-                assert_eq!((&event.pair.key, &event.pair.value), (key, value));
-            }
-            // Nothing was heard that nobody wrote: each value is written once.
-            let mut values: Vec<&str> = events.iter().map(|event| &*event.pair.value).collect();
-            values.sort_unstable();
-            let count = values.len();
-            values.dedup();
-            assert_eq!(values.len(), count, "a write was heard twice");
-        }
-        let (acknowledged, unknown, reads) = (seen.acknowledged, seen.unknown, seen.reads);
-        drop(seen);
-        println!("{acknowledged} writes acknowledged, {unknown} of unknown outcome, {reads} reads");
-        assert!(acknowledged > 0 && reads > 0);
+        let last = judge(&self.seen.lock().unwrap(), &heard);
         assert!(client.get(Query::key("load/0")).await.unwrap().revision >= last);
     }
+}
+
+/// What they saw, and what each watcher heard. The last revision that was acknowledged.
+fn judge(seen: &Seen, heard: &[Vec<Event>]) -> i64 {
+    let verdict = check(&KeyValue::new(), &seen.history, Limits::default());
+    assert!(verdict.is_linearizable(), "{verdict}");
+    let last = seen.writes.last_key_value().map_or(0, |(revision, _)| *revision);
+    for events in heard {
+        let revisions: Vec<i64> = events.iter().map(|event| event.pair.modified).collect();
+        assert!(revisions.is_sorted_by(|one, next| one < next), "{revisions:?}");
+        let by_revision: BTreeMap<i64, &Event> =
+            events.iter().map(|event| (event.pair.modified, event)).collect();
+        for (revision, (key, value)) in &seen.writes {
+            let event = by_revision.get(revision);
+            let event = event.unwrap_or_else(|| panic!("nobody heard of revision {revision}"));
+            assert_eq!((&event.pair.key, &event.pair.value), (key, value));
+        }
+        // Nothing was heard that nobody wrote: each value is written once.
+        let mut values: Vec<&str> = events.iter().map(|event| &*event.pair.value).collect();
+        values.sort_unstable();
+        let count = values.len();
+        values.dedup();
+        assert_eq!(values.len(), count, "a write was heard twice");
+    }
+    let (acknowledged, unknown, reads) = (seen.acknowledged, seen.unknown, seen.reads);
+    println!("{acknowledged} writes acknowledged, {unknown} of unknown outcome, {reads} reads");
+    assert!(acknowledged > 0 && reads > 0);
+    last
 }

@@ -43,6 +43,9 @@ async fn keys_live_as_long_as_their_lease() {
     let started = Instant::now();
     until("the key goes", async || clients.get("a").await.is_none()).await;
     assert!(started.elapsed() > Duration::from_millis(900), "{:?}", started.elapsed());
+    let many: Vec<i64> = (1..=300).collect();
+    let answers = keep_alive(&mut clients, &many).await;
+    assert_eq!(answers, many.iter().map(|id| (*id, 0)).collect::<Vec<_>>(), "in their order");
     let gone = time_to_live(&mut clients, id).await;
     assert_eq!((gone.id, gone.ttl, gone.granted_ttl), (id, -1, 0));
 

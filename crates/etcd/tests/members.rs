@@ -142,6 +142,12 @@ async fn one_becomes_two_becomes_three() {
         assert_eq!((member.is_learner, member.name.as_str()), (number == 2, ""));
         assert_eq!(added.header.unwrap().revision, 0);
         clients.put("k", "w").await;
+        if number == 2 {
+            let text = "etcdserver: can only promote a learner member which is in sync with leader";
+            let early =
+                clients.cluster.member_promote(pb::MemberPromoteRequest { id: member.id }).await;
+            refused(early, Code::FailedPrecondition, text);
+        }
         members.push((format!("m{number}"), vec![url.clone()]));
         let directory = Directory::new();
         let mut config = config(directory.path());

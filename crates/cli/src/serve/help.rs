@@ -66,7 +66,75 @@ pub(crate) fn version(api_version: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::{GATES, Meaning, RENAMED, Stage};
     use super::*;
+
+    /// The page about flags: its rows are those of the tables.
+    fn page() -> String {
+        let fate = |fate: Fate| match fate {
+            Fate::Used => "yes".to_owned(),
+            Fate::Moot => "accepted".to_owned(),
+            Fate::Warned(why) => format!("warns: {why}"),
+            Fate::Refused(why) => format!("refused: {why}"),
+        };
+        let mut text = String::from(
+            "# Flags of `quorate serve`\n\n\
+             They are etcd's, in all their spellings: `-flag` or `--flag`, the value after `=` or as the \
+             next argument. Every\nflag has a variable, `ETCD_` and its name in capitals; a flag and its \
+             variable together are an error. `--config-file`\nnames a YAML file with the same names as \
+             keys; then nothing else is read.\n\n\
+             What becomes of a flag: **yes**, it does what it says. **accepted**, it is taken and nobody \
+             could tell a difference.\n**warns** and **refused** concern values other than the default: \
+             the server says what is missing and goes on, or does not\nstart.\n",
+        );
+        for (group, title) in Group::SHOWN.iter().chain(&[(Group::Deprecated, "Deprecated")]) {
+            let _ = writeln!(
+                text,
+                "\n## {title}\n\n| flag | default | here | what it does |\n|---|---|---|---|"
+            );
+            for flag in FLAGS.iter().filter(|flag| flag.group == *group) {
+                let default = match flag.default {
+                    "" => String::new(),
+                    default => format!("`{default}`"),
+                };
+                let help = if flag.help == "Not supported." { "" } else { flag.help };
+                let _ = writeln!(
+                    text,
+                    "| `{}` | {default} | {} | {help} |",
+                    flag.name,
+                    fate(flag.fate)
+                );
+            }
+        }
+        text.push_str(
+            "\n## Features (`--feature-gates`)\n\n| feature | default | here |\n|---|---|---|\n",
+        );
+        for gate in GATES {
+            let default = if gate.stage == Stage::Beta { "on" } else { "off" };
+            let _ = writeln!(text, "| `{}` | {default} | {} |", gate.name, fate(gate.fate));
+        }
+        text.push_str("\n## Older names\n\n| name | means |\n|---|---|\n");
+        for (old, meaning) in RENAMED {
+            let _ = match meaning {
+                Meaning::Flag(name) => writeln!(text, "| `{old}` | `{name}` |"),
+                Meaning::Gate(name) => writeln!(text, "| `{old}` | feature `{name}` |"),
+            };
+        }
+        text
+    }
+
+    #[test]
+    fn the_page_about_flags_is_that_of_the_tables() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/flags.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, page()).expect("docs/flags.md can be written");
+        }
+        let written = std::fs::read_to_string(path).expect("docs/flags.md is there");
+        assert!(
+            written == page(),
+            "docs/flags.md is not up to date: UPDATE_DOCS=1 cargo test -p quorate-cli page_about_flags"
+        );
+    }
 
     #[test]
     fn the_help_shows_every_flag_that_is_of_use() {

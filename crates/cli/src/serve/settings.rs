@@ -92,8 +92,6 @@ pub(crate) fn settings(values: &Values) -> Result<Config, String> {
         warning_unary_request_duration: values.duration("warning-unary-request-duration"),
         warning_apply_duration: values.duration("warning-apply-duration"),
         lease_checkpoint: values.gate("LeaseCheckpoint"),
-        force_new_cluster: values.bool("force-new-cluster"),
-        unsafe_no_fsync: values.bool("unsafe-no-fsync"),
         api_version: values.text("api-version").to_owned(),
         listen_client_http_urls,
         listen_metrics_urls,

@@ -137,7 +137,7 @@ use Kind::{Bool, Duration, Gates, OneOf, Text, Urls};
 flags! {
     Member {
         "name" Text, "default", Used, "Name of this member.";
-        "data-dir" Text, "", Used, "Directory of this member's data; <name>.etcd if not given.";
+        "data-dir" Text, "", Used, "Directory of this member's data; NAME.etcd if not given.";
         "wal-dir" Text, "", Refused("the log is kept in the data directory"), "Directory of the log.";
         "snapshot-count" U63, "10000", Used, "Entries after which the log may be compacted.";
         "heartbeat-interval" U32, "100", Used, "Milliseconds between heartbeats of the leader.";
@@ -262,8 +262,8 @@ flags! {
         "api-version" Text, "3.6.0", Used, "Version of the etcd API that is reported to clients.";
     }
     Unsafe {
-        "force-new-cluster" Bool, "false", Used, "Make a cluster of this member alone out of its data.";
-        "unsafe-no-fsync" Bool, "false", Used, "Never wait for the disk: a power cut loses data.";
+        "force-new-cluster" Bool, "false", Refused("a lost majority cannot be given up yet; restore a snapshot instead"), "Make a cluster of this member alone out of its data.";
+        "unsafe-no-fsync" Bool, "false", Warned("every write is synced all the same"), "Never wait for the disk: a power cut loses data.";
     }
     Other {
         "config-file" Text, "", Used, "A file of YAML with the other flags, which are ignored then.";

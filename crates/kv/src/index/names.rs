@@ -14,7 +14,7 @@ pub(super) const NAMES_MAX: usize = if cfg!(test) { 8 } else { 96 };
 /// Bytes of names beyond which more than one are split, too.
 const BYTES_MAX: usize = 1 << 20;
 /// Room is made for so many names at a time: the memory is close to what it holds.
-const GROWTH: usize = 16;
+const GROWTH: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Names<T> {

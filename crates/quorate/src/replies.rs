@@ -110,6 +110,7 @@ impl Replies {
             (ReplyTo::Transfer(to), Reply::Transferred(result)) => {
                 let _ = to.send(result);
             }
+            (ReplyTo::Nobody, _) => {}
             _ => debug_assert!(false, "every request is answered in its own kind"),
         }
     }

@@ -81,7 +81,9 @@ fn a_member_that_goes_away_is_errors_and_a_gap() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    support::eventually(|| !cluster.ctl(&["get", "bench/", "--prefix", "--limit", "1"]).is_empty());
+    support::eventually(|| {
+        !cluster.ctl(&["get", "bench/", "--prefix", "--limit", "1", "--keys-only"]).is_empty()
+    });
     drop(servers.pop());
     servers.push(cluster.start(0));
     servers[0].ready();

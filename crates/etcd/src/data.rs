@@ -68,7 +68,7 @@ pub(crate) struct Data {
     rewriting: Mutex<()>,
     /// Whoever writes it anew is to give up.
     rewriting_ends: AtomicBool,
-    /// Nobody knows any more which database is the right one.
+    /// A flush has failed, or nobody knows any more which database is the right one.
     failed: OnceLock<String>,
     /// The table of leases has changed, or a first entry of a term was applied.
     pub(crate) lease_news: Notify,
@@ -172,6 +172,10 @@ impl Data {
     pub(crate) fn end_flush(&self, flush: Flush) -> io::Result<LogPlace> {
         let began = Instant::now();
         let written = flush.write().map_err(disk_error);
+        if let Err(why) = &written {
+            // What was to be written is lost to this process; the log still has it.
+            let _ = self.failed.set(why.to_string());
+        }
         self.metrics.commits.observe(began.elapsed());
         *self.flushing() = false;
         self.flushed.notify_all();
@@ -222,6 +226,7 @@ impl Data {
     pub(crate) fn flush_now(&self) -> io::Result<()> {
         let applied = self.store().reader().applied();
         loop {
+            self.check()?;
             let durable = match self.begin_flush() {
                 Ok(flush) => self.end_flush(flush)?,
                 Err(durable) => durable,

@@ -149,7 +149,11 @@ impl Member {
     ///
     /// The status that a client is given.
     pub async fn linearizable(&self) -> Result<(), Status> {
-        self.0.node.reach(Consistency::Linearizable).await.map_err(status::wait)
+        let reached = self.0.node.reach(Consistency::Linearizable);
+        match tokio::time::timeout(self.0.request_timeout, reached).await {
+            Ok(reached) => reached.map_err(status::wait),
+            Err(_) => Err(status::timed_out()),
+        }
     }
 
     /// Waits until the member can serve clients: it knows a leader, and the others know it.
@@ -203,8 +207,18 @@ impl Member {
         let started = Instant::now();
         let asked = self.0.node.leader();
         loop {
-            let why = match self.0.node.propose_placed(entry.clone()).await {
-                Ok((at, reply)) => {
+            let proposed = self.0.node.propose_placed(entry.clone());
+            let left = self.0.request_timeout.saturating_sub(started.elapsed());
+            let why = match tokio::time::timeout(left, proposed).await {
+                // A leader may have it, or nobody.
+                Err(_) if self.0.node.leader().0.is_none() => {
+                    return Err(status::deadline_exceeded());
+                }
+                Err(_) if asked == self.0.node.leader() && !self.leads() => {
+                    return Err(status::timed_out_by_connection());
+                }
+                Err(_) => return Err(status::timed_out_by_leader()),
+                Ok(Ok((at, reply))) => {
                     if self.0.data.applied_index() < at.index.0 {
                         let reached = self.0.node.reach(Consistency::AtLeast(at.index)).await;
                         reached.map_err(status::wait)?;
@@ -214,7 +228,7 @@ impl Member {
                         None => status::confused(),
                     });
                 }
-                Err(why) => why,
+                Ok(Err(why)) => why,
             };
             return Err(match why {
                 // It certainly did not happen, so another attempt cannot be a second one.

@@ -404,6 +404,7 @@ async fn start_node(
             tuning.node.compact_entries = snapshot_count.max(1);
             tuning.node.keep_entries = kept.min(snapshot_count.max(1));
             tuning.node.forward_timeout_us = micros(request_timeout);
+            tuning.node.read_wait_us = micros(request_timeout);
             tuning.leader_wait = request_timeout;
         });
     let builder = if identity.joins { builder.join(contacts) } else { builder.members(contacts) };

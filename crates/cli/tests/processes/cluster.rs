@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::{Cluster, Process, Server, eventually, http, quorate, stderr, stdout};
+use crate::support::{Cluster, Process, Server, eventually, http, quorate, stderr, stdout};
 
 /// Which member leads, and in which term; as the others see it if it is not `without`.
 fn leader(cluster: &Cluster, without: Option<usize>) -> Option<(usize, u64)> {
@@ -215,7 +213,7 @@ fn members_join_and_leave() {
     );
     assert!(stdout(&at_learner(&["status"])).contains(" learner "));
     assert_eq!(http(joined.client_port, "GET /readyz/non_learner").0, 503);
-    assert_eq!(support::metric(joined.client_port, "etcd_server_is_learner").unwrap(), "1");
+    assert_eq!(crate::support::metric(joined.client_port, "etcd_server_is_learner").unwrap(), "1");
     eventually(|| {
         let output = quorate()
             .args(["member", "promote", &id, "--endpoints", &cluster.endpoints()])
@@ -308,7 +306,7 @@ fn a_snapshot_is_saved_whole_or_not_at_all() {
 
 #[test]
 fn mistakes_have_exit_codes() {
-    let [port] = support::ports();
+    let [port] = crate::support::ports();
     let endpoint = format!("127.0.0.1:{port}");
     for (arguments, code) in [
         (&["get"][..], 128),
@@ -320,7 +318,7 @@ fn mistakes_have_exit_codes() {
         (&["--help"], 0),
         (&["--version"], 0),
     ] {
-        let output = support::run(arguments);
+        let output = crate::support::run(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
     }
     let output = quorate().args(["get", "a"]).env("ETCDCTL_CACERT", "ca.pem").output().unwrap();

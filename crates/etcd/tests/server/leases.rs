@@ -1,12 +1,10 @@
 //! Leases, as clients see them, at a leader and at a follower.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Clients, Cluster, Directory, alone, put, until};
 use quorate_etcd::proto::etcdserverpb as pb;
-use support::{Clients, Cluster, Directory, alone, put, until};
 use tokio_stream::StreamExt;
 
 async fn keep_alive(clients: &mut Clients, ids: &[i64]) -> Vec<(i64, i64)> {

@@ -1,13 +1,13 @@
 //! Several members: any of them serves, they come and go, and snapshots make new clusters.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{
+    Clients, Cluster, Directory, alone, config, free_port, get, prefix, refused, until,
+};
 use quorate_etcd::proto::etcdserverpb as pb;
 use quorate_etcd::{ClusterState, RestoreOptions, Server, Url, restore_snapshot, snapshot_status};
-use support::{Clients, Cluster, Directory, alone, config, free_port, get, prefix, refused, until};
 use tokio_stream::StreamExt;
 use tonic::Code;
 
@@ -98,7 +98,7 @@ async fn without_a_quorum_there_is_no_leader() {
     assert_eq!(status.errors, ["etcdserver: no leader"]);
     let (put, read) = {
         let mut others = clients.clone();
-        tokio::join!(clients.kv.put(support::put("k", "w")), others.kv.range(get("k")),)
+        tokio::join!(clients.kv.put(crate::support::put("k", "w")), others.kv.range(get("k")),)
     };
     refused(put, Code::DeadlineExceeded, "context deadline exceeded");
     refused(read, Code::Unavailable, "etcdserver: request timed out");
@@ -170,7 +170,7 @@ async fn one_becomes_two_becomes_three() {
     until("it knows its part", async || learner.is_learner()).await;
     let mut at_learner = Clients::of(&servers[2]).await;
     let text = "etcdserver: rpc not supported for learner";
-    refused(at_learner.kv.put(support::put("k", "x")).await, Code::FailedPrecondition, text);
+    refused(at_learner.kv.put(crate::support::put("k", "x")).await, Code::FailedPrecondition, text);
     refused(at_learner.kv.range(get("k")).await, Code::FailedPrecondition, text);
     let here = pb::RangeRequest { serializable: true, ..get("k") };
     assert_eq!(at_learner.kv.range(here).await.unwrap().into_inner().count, 1);
@@ -188,7 +188,8 @@ async fn one_becomes_two_becomes_three() {
     assert!(promoted.members.iter().all(|member| !member.is_learner));
     let text = "etcdserver: can only promote a learner member";
     refused(elsewhere.cluster.member_promote(request).await, Code::FailedPrecondition, text);
-    until("it serves", async || at_learner.kv.put(support::put("k", "x")).await.is_ok()).await;
+    until("it serves", async || at_learner.kv.put(crate::support::put("k", "x")).await.is_ok())
+        .await;
 
     // And removed: it stops by itself, and does not come back.
     let removed = servers.pop().unwrap();
@@ -321,7 +322,7 @@ async fn a_full_member_says_so_until_the_alarm_is_taken_back() {
     server.handle().ready().await;
     let mut clients = Clients::of(&server).await;
     let text = "etcdserver: mvcc: database space exceeded";
-    refused(clients.kv.put(support::put("k", "v")).await, Code::ResourceExhausted, text);
+    refused(clients.kv.put(crate::support::put("k", "v")).await, Code::ResourceExhausted, text);
     let alarm = |action| pb::AlarmRequest { action, ..pb::AlarmRequest::default() };
     let alarms = clients.maintenance.alarm(alarm(0)).await.unwrap().into_inner().alarms;
     let id = server.handle().member_id();

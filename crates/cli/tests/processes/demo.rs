@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
-use support::{Process, quorate, stdout};
+use crate::support::{Process, quorate, stdout};
 
 /// The endpoints that a demonstration prints.
 fn endpoints(demo: &mut Process) -> String {
@@ -14,7 +12,7 @@ fn endpoints(demo: &mut Process) -> String {
 
 fn ctl(endpoints: &str, arguments: &[&str]) -> String {
     let output = quorate().args(arguments).env("ETCDCTL_ENDPOINTS", endpoints).output().unwrap();
-    assert!(output.status.success(), "{}", support::stderr(&output));
+    assert!(output.status.success(), "{}", crate::support::stderr(&output));
     stdout(&output)
 }
 

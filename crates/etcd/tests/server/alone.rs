@@ -1,10 +1,8 @@
 //! A member alone, through the eyes of a client.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
+use crate::support::{Clients, Directory, alone, get, prefix, put, refused, until};
 use quorate_etcd::proto::etcdserverpb as pb;
-use support::{Clients, Directory, alone, get, prefix, put, refused, until};
 use tokio_stream::StreamExt;
 use tonic::Code;
 
@@ -75,7 +73,7 @@ async fn errors_have_the_words_that_clients_know() {
     refused(kv.compact(compact).await, Code::OutOfRange, text);
     let large = "v".repeat((3 << 19) + 1);
     refused(kv.put(put("a", &large)).await, invalid, "etcdserver: request is too large");
-    let (code, text) = support::error(kv.put(put("a", &"v".repeat(3 << 20))).await);
+    let (code, text) = crate::support::error(kv.put(put("a", &"v".repeat(3 << 20))).await);
     assert_eq!(code, Code::ResourceExhausted);
     assert!(text.starts_with("grpc: received message larger than max ("), "{text}");
 
@@ -215,7 +213,7 @@ async fn what_is_compacted_is_gone() {
 async fn plain_http_is_served_beside() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let directory = Directory::new();
-    let config = support::config(directory.path());
+    let config = crate::support::config(directory.path());
     let hello = axum::Router::new().route("/hello", axum::routing::get(|| async { "good day" }));
     let server = quorate_etcd::Server::start_with(config, |_| hello).await.unwrap();
     let mut stream =

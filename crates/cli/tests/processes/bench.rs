@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
 use std::process::Stdio;
 
+use crate::support::{Cluster, quorate, stderr};
 use serde_json::Value;
-use support::{Cluster, quorate, stderr};
 
 const SHORT: [&str; 4] = ["--duration", "300ms", "--warm-up", "50ms"];
 const KEYS: [&str; 2] = ["--keys", "500"];
@@ -81,7 +79,7 @@ fn a_member_that_goes_away_is_errors_and_a_gap() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    support::eventually(|| {
+    crate::support::eventually(|| {
         !cluster.ctl(&["get", "bench/", "--prefix", "--limit", "1", "--keys-only"]).is_empty()
     });
     drop(servers.pop());
@@ -89,7 +87,7 @@ fn a_member_that_goes_away_is_errors_and_a_gap() {
     servers[0].ready();
     let before = cluster.json(&["status"])[0]["Status"]["header"]["revision"].as_u64().unwrap();
     // The clients have come back.
-    support::eventually(|| {
+    crate::support::eventually(|| {
         let now = cluster.json(&["status"])[0]["Status"]["header"]["revision"].as_u64().unwrap();
         now > before
     });

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
-use support::{quorate, run, stderr, stdout};
+use crate::support::{quorate, run, stderr, stdout};
 
 /// The one line that a start which is refused ends with.
 fn refusal(arguments: &[&str], variables: &[(&str, &str)]) -> serde_json::Value {

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
 use std::os::unix::process::ExitStatusExt;
 
-use support::{Cluster, http, metric, ports, quorate, stderr};
+use crate::support::{Cluster, http, metric, ports, quorate, stderr};
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
@@ -49,7 +47,7 @@ fn pages_are_served_beside_the_api() {
     assert_eq!(http(port, "GET /nothing").0, 404);
     assert_eq!(http(port, "GET /debug/vars").0, 200);
     // The cluster agrees on its version a moment after it serves.
-    support::eventually(|| {
+    crate::support::eventually(|| {
         http(port, "GET /version").1
             == r#"{"etcdserver":"3.5.9","etcdcluster":"3.5.0","storage":"3.5.0"}"#
     });
@@ -92,7 +90,7 @@ fn a_watch_whose_client_goes_away_is_counted_as_canceled() {
     server.ready();
     let mut command = quorate();
     command.args(["watch", "k", "--endpoints", &server.endpoint()]);
-    let mut watch = support::Process::start(command, false);
+    let mut watch = crate::support::Process::start(command, false);
     // It is there once it has printed something.
     while watch.seen.is_empty() {
         cluster.ctl(&["put", "k", "v"]);
@@ -102,7 +100,7 @@ fn a_watch_whose_client_goes_away_is_counted_as_canceled() {
     watch.child.kill().unwrap();
     let name = "grpc_server_handled_total{grpc_code=\"Canceled\",grpc_method=\"Watch\",\
                 grpc_service=\"etcdserverpb.Watch\",grpc_type=\"bidi_stream\"}";
-    support::eventually(|| metric(server.client_port, name).as_deref() == Some("1"));
+    crate::support::eventually(|| metric(server.client_port, name).as_deref() == Some("1"));
 }
 
 #[test]
@@ -264,5 +262,5 @@ fn the_program_is_the_server_under_the_name_of_the_other() {
     let link = directory.path().join("etcd");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_quorate"), &link).unwrap();
     let output = std::process::Command::new(link).arg("--version").output().unwrap();
-    assert!(support::stdout(&output).starts_with("etcd Version: 3.6.0\n"));
+    assert!(crate::support::stdout(&output).starts_with("etcd Version: 3.6.0\n"));
 }

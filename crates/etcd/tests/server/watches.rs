@@ -1,12 +1,10 @@
 //! Watches, as clients see them.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod support;
-
+use crate::support::{Clients, Directory, alone};
 use quorate_etcd::proto::etcdserverpb as pb;
 use quorate_etcd::proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_etcd::proto::mvccpb::event::EventType;
-use support::{Clients, Directory, alone};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tonic::Streaming;

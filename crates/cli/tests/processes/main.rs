@@ -1,0 +1,8 @@
+//! The program, as processes of their own. One program of tests: each would take as long to build as all.
+
+mod bench;
+mod cluster;
+mod demo;
+mod flags;
+mod serve;
+mod support;

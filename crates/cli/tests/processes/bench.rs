@@ -80,7 +80,7 @@ fn a_member_that_goes_away_is_errors_and_a_gap() {
         .spawn()
         .unwrap();
     crate::support::eventually(|| {
-        !cluster.ctl(&["get", "bench/", "--prefix", "--limit", "1"]).is_empty()
+        !cluster.ctl(&["get", "bench/", "--prefix", "--limit", "1", "--keys-only"]).is_empty()
     });
     drop(servers.pop());
     servers.push(cluster.start(0));

@@ -171,8 +171,11 @@ impl<M: Machine> Builder<M> {
     }
 
     /// The first members of a new cluster, each with its address; this node is one of them. All of
-    /// them must be started with the same list. A node whose directory holds a log already goes on
-    /// where it was, whatever this says.
+    /// them must be started with the same list: nothing else tells them that they belong together, and
+    /// lists that differ make clusters that differ. A node whose directory holds a log already goes on
+    /// where it was, whatever this says. So a wrong address in the first list stays wrong: as long as
+    /// nothing was committed, delete the directories of all of them and start again; later, correct the
+    /// address with [`ChangeStep::SetContext`](crate::ChangeStep::SetContext) at the leader.
     #[must_use]
     pub fn members<I, A>(mut self, members: I) -> Self
     where

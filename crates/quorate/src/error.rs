@@ -198,9 +198,12 @@ pub enum SessionError {
     /// No attempt succeeded in the time given. The command may have been executed, or may be yet;
     /// it is never executed twice.
     TimedOut,
-    /// The command was not executed and will not be, for a reason that retrying does not change.
+    /// The command was not executed and will not be: at once for a reason that retrying does not change,
+    /// and at the end of [`Tuning::session_wait`](crate::Tuning::session_wait) for one that lasted, no
+    /// leader for example.
     Refused(ProposeError),
-    /// This node does not run any more. The command may have been executed.
+    /// This node does not run any more. The command may have been executed; if it certainly was not,
+    /// this is `Refused`, with the same reason.
     Stopped(StopReason),
     /// It was executed, but the reply cannot be decoded.
     Reply {

@@ -140,7 +140,8 @@
 //!
 //! # Membership
 //!
-//! A new node is started with [`Builder::join`], and a member adds it:
+//! Changes are made at the leader; [`leader`](Handle::leader) says who that is. A new node is started
+//! with [`Builder::join`] and told where to [`listen`](Builder::listen), and the leader adds it:
 //! [`add_voter`](Handle::add_voter) lets it catch up as a learner and makes it a voter when it has;
 //! [`add_learner`](Handle::add_learner) and [`promote`](Handle::promote) are the same in two steps,
 //! with [`catch_up`](Handle::catch_up) to see how far it is. [`remove`](Handle::remove) and

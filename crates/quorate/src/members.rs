@@ -102,7 +102,7 @@ pub struct CatchUp {
 }
 
 impl<M: Machine> Handle<M> {
-    /// Adds a member that receives the log and has no vote; it is started with
+    /// Adds a member that receives the log and has no vote, at `host:port`; it is started with
     /// [`Builder::join`](crate::Builder::join). Its id was never used before. As all changes, only
     /// at the leader; answered when the change is committed.
     ///
@@ -134,7 +134,9 @@ impl<M: Machine> Handle<M> {
         self.change(ChangeStep::Promote { node: NodeId(id) }.into()).await
     }
 
-    /// Removes a member, for good: its id is not used again.
+    /// Removes a member, for good: do not use its id again, which nobody but you can make sure of. The
+    /// process of the removed member is not ended by this, and may go on to answer from what it knew:
+    /// stop it when this has returned.
     ///
     /// # Errors
     ///

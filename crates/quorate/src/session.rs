@@ -57,6 +57,7 @@ impl<M: Machine> std::fmt::Debug for Session<M> {
 impl<M: Machine> Handle<M> {
     /// Opens a session. If it must be tried more than once, a session may be left behind that
     /// nobody uses; it ends when there are too many.
+    /// Waits for a leader that can take it, for up to [`Tuning::session_wait`](crate::Tuning::session_wait).
     ///
     /// # Errors
     ///

@@ -275,7 +275,8 @@ pub async fn quota<C: Client>(built: &str) {
     let c: C = cluster.client(0).await;
     let value = "x".repeat(100_000);
     let mut refused = None;
-    for number in 0..200 {
+    // The size is that of the file, which follows what is written by some tenths of a second.
+    for number in 0..5000 {
         if let Err(why) = c.put(&format!("fill{}", number % 4), &value).await {
             refused = Some(why);
             break;

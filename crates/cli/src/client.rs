@@ -1,10 +1,14 @@
 //! Commands that talk to a cluster.
 
+mod check;
 mod keys;
+mod lease;
 mod members;
 pub(crate) mod output;
+mod script;
 mod snapshot;
 mod status;
+mod txn;
 mod watch;
 
 use std::fmt;
@@ -15,6 +19,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::go;
+use crate::style::Colour;
 
 /// What every command that talks to a cluster needs to know.
 #[derive(Args, Clone, Debug)]
@@ -45,6 +50,9 @@ pub(crate) struct Common {
         default_value = "simple"
     )]
     pub(crate) write_out: Form,
+    /// When colours are used
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Colour,
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -77,15 +85,22 @@ pub(crate) enum Command {
     /// Remove keys
     #[command(visible_alias = "delete")]
     Del(keys::Del),
+    /// Compare, and read and write accordingly, in one step
+    Txn(txn::Txn),
     /// Print changes of keys as they happen, until interrupted
     Watch(watch::Watch),
     /// Forget the history before a revision
     #[command(visible_alias = "compaction")]
     Compact(keys::Compact),
+    /// Keys that go when nobody renews them
+    #[command(subcommand)]
+    Lease(lease::Command),
     /// Show how each member is
     Status(status::Status),
     /// Show whether each member can serve
     Health(status::Health),
+    /// Look at everything that shows whether a cluster is as it should be, and give a verdict
+    Check(check::Check),
     /// The same as `status` and `health`, in the words of etcdctl
     #[command(hide = true, subcommand)]
     Endpoint(EndpointCommand),
@@ -120,14 +135,17 @@ pub(crate) async fn run(command: Command, common: &Common) -> Result<(), Failure
         Command::Get(get) => get.run(common).await,
         Command::Put(put) => put.run(common).await,
         Command::Del(del) => del.run(common).await,
+        Command::Txn(txn) => txn.run(common).await,
         Command::Watch(watch) => watch.run(common).await,
         Command::Compact(compact) => compact.run(common).await,
+        Command::Lease(command) => lease::run(command, common).await,
         Command::Status(status) | Command::Endpoint(EndpointCommand::Status(status)) => {
             status.run(common).await
         }
         Command::Health(health) | Command::Endpoint(EndpointCommand::Health(health)) => {
             health.run(common).await
         }
+        Command::Check(check) => check.run(common).await,
         Command::Member(command) => members::run(command, common).await,
         Command::Snapshot(command) => snapshot::run(command, common).await,
         Command::MoveLeader(command) => command.run(common).await,
@@ -162,12 +180,15 @@ pub(crate) enum Failure {
     File(String),
     /// What was asked for is not so; everything has been printed.
     Unhealthy(String),
+    /// Everything has been said; only the code is left.
+    Said(u8),
 }
 
 impl Failure {
     /// What the process ends with.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            Self::Said(code) => *code,
             Self::Status(_) => 1,
             Self::Connection(_) => 2,
             Self::Input(_) => 3,
@@ -184,6 +205,7 @@ impl fmt::Display for Failure {
             | Self::Connection(text)
             | Self::File(text)
             | Self::Unhealthy(text) => f.write_str(text),
+            Self::Said(_) => Ok(()),
             Self::Status(status) if status.message().is_empty() => {
                 write!(f, "{}", status.code())
             }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod bench;
 mod client;
@@ -11,6 +11,7 @@ mod go;
 mod log;
 mod serve;
 mod signals;
+mod style;
 
 /// A replicated key-value store that speaks the etcd v3 API.
 #[derive(Parser, Debug)]
@@ -51,7 +52,10 @@ fn main() -> ExitCode {
         Some((first, rest)) if first == "serve" => return serve::run(rest),
         _ => {}
     }
-    let cli = match Cli::try_parse() {
+    let colour = style::Colour::of_arguments(&arguments);
+    colour.choose();
+    let parsed = Cli::command().color(colour.for_clap()).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no mistakes.
@@ -76,11 +80,12 @@ fn main() -> ExitCode {
 fn ended(result: Result<(), client::Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(client::Failure::Said(code)) => ExitCode::from(code),
         Err(failure) => fail(&failure.to_string(), failure.exit_code()),
     }
 }
 
 fn fail(text: &str, code: u8) -> ExitCode {
-    eprintln!("Error: {text}");
+    eprintln!("{} {text}", style::Paint::Bad.err("Error:"));
     ExitCode::from(code)
 }

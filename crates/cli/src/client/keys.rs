@@ -7,8 +7,10 @@ use clap::{Args, ValueEnum};
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use quorate_etcd::proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest,
+    CompactionRequest, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse,
 };
+use quorate_etcd::proto::mvccpb::KeyValue;
 use serde_json::Value;
 
 use super::output::{
@@ -138,7 +140,8 @@ enum Target {
 }
 
 impl Get {
-    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+    /// What is asked for.
+    pub(crate) fn request(&self) -> Result<RangeRequest, Failure> {
         if self.keys_only && self.print_value_only {
             return Err(Failure::Input(
                 "--keys-only and --print-value-only leave nothing to print".to_owned(),
@@ -157,7 +160,7 @@ impl Get {
             Some(Target::Modify) => SortTarget::Mod,
             Some(Target::Value) => SortTarget::Value,
         };
-        let request = RangeRequest {
+        Ok(RangeRequest {
             key,
             range_end,
             limit: self.limit,
@@ -171,7 +174,11 @@ impl Get {
             max_mod_revision: self.max_mod_rev,
             min_create_revision: self.min_create_rev,
             max_create_revision: self.max_create_rev,
-        };
+        })
+    }
+
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let request = self.request()?;
         let answer = common
             .ask(|channel| {
                 let request = request.clone();
@@ -184,46 +191,50 @@ impl Get {
             })
             .await?;
         match common.write_out {
-            Form::Json => {
-                let kvs: Vec<Value> = answer.kvs.iter().map(key_value).collect();
-                object(
-                    &Object::default()
-                        .with("header", header(answer.header.as_ref()))
-                        .with("kvs", kvs)
-                        .with("more", answer.more)
-                        .with("count", answer.count)
-                        .value(),
-                )
-            }
-            Form::Fields => {
-                let mut text = header_fields(answer.header.as_ref());
-                for kv in &answer.kvs {
-                    text.push_str(&key_value_fields(kv));
-                }
-                text.push_str(&format!(
-                    "\"More\" : {}\n\"Count\" : {}\n",
-                    answer.more, answer.count
-                ));
-                output::print(text.as_bytes())
-            }
+            Form::Json => object(&range_json(&answer)),
+            Form::Fields => output::print(range_fields(&answer).as_bytes()),
             Form::Table => Err(no_table()),
-            Form::Simple if self.count_only => line(answer.count.to_string()),
-            Form::Simple => {
-                let mut bytes = Vec::new();
-                for kv in &answer.kvs {
-                    if !self.print_value_only {
-                        bytes.extend_from_slice(&kv.key);
-                        bytes.push(b'\n');
-                    }
-                    if !self.keys_only {
-                        bytes.extend_from_slice(&kv.value);
-                        bytes.push(b'\n');
-                    }
-                }
-                output::print(&bytes)
-            }
+            Form::Simple => output::print(&self.simple(&answer)),
         }
     }
+
+    /// An answer as people want it.
+    pub(crate) fn simple(&self, answer: &RangeResponse) -> Vec<u8> {
+        if self.count_only {
+            return format!("{}\n", answer.count).into_bytes();
+        }
+        let mut bytes = Vec::new();
+        for kv in &answer.kvs {
+            if !self.print_value_only {
+                bytes.extend_from_slice(&kv.key);
+                bytes.push(b'\n');
+            }
+            if !self.keys_only {
+                bytes.extend_from_slice(&kv.value);
+                bytes.push(b'\n');
+            }
+        }
+        bytes
+    }
+}
+
+/// The answer to a range as an object.
+pub(crate) fn range_json(answer: &RangeResponse) -> Value {
+    let kvs: Vec<Value> = answer.kvs.iter().map(key_value).collect();
+    Object::default()
+        .with("header", header(answer.header.as_ref()))
+        .with("kvs", kvs)
+        .with("more", answer.more)
+        .with("count", answer.count)
+        .value()
+}
+
+/// The answer to a range, one field per line.
+pub(crate) fn range_fields(answer: &RangeResponse) -> String {
+    let mut text = header_fields(answer.header.as_ref());
+    answer.kvs.iter().for_each(|kv| text.push_str(&key_value_fields(kv)));
+    text.push_str(&format!("\"More\" : {}\n\"Count\" : {}\n", answer.more, answer.count));
+    text
 }
 
 /// `put`.
@@ -248,57 +259,71 @@ pub(crate) struct Put {
     ignore_lease: bool,
 }
 
-fn lease(text: &str) -> Result<i64, String> {
+/// A lease as all commands write it.
+pub(crate) fn lease(text: &str) -> Result<i64, String> {
     i64::from_str_radix(text, 16).map_err(|_| "a lease is a hexadecimal number".to_owned())
 }
 
 impl Put {
-    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let value = match self.value {
-            Some(value) => Bytes::from(value),
+    /// What is asked for, with a value that comes from elsewhere if none is given.
+    pub(crate) fn request(
+        &self,
+        otherwise: impl FnOnce() -> Result<Bytes, Failure>,
+    ) -> Result<PutRequest, Failure> {
+        let value = match &self.value {
+            Some(value) => Bytes::from(value.clone()),
             None if self.ignore_value => Bytes::new(),
-            None => {
-                let mut value = Vec::new();
-                std::io::stdin()
-                    .read_to_end(&mut value)
-                    .map_err(|why| Failure::File(format!("the standard input: {why}")))?;
-                value.into()
-            }
+            None => otherwise()?,
         };
-        let request = PutRequest {
-            key: Bytes::from(self.key),
+        Ok(PutRequest {
+            key: Bytes::from(self.key.clone()),
             value,
             lease: self.lease,
             prev_kv: self.prev_kv,
             ignore_value: self.ignore_value,
             ignore_lease: self.ignore_lease,
-        };
+        })
+    }
+
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let request = self.request(|| {
+            let mut value = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut value)
+                .map_err(|why| Failure::File(format!("the standard input: {why}")))?;
+            Ok(value.into())
+        })?;
         let answer =
             common.ask_once(async move |channel| KvClient::new(channel).put(request).await).await?;
         match common.write_out {
-            Form::Json => object(
-                &Object::default()
-                    .with("header", header(answer.header.as_ref()))
-                    .with("prev_kv", answer.prev_kv.as_ref().map(key_value))
-                    .value(),
-            ),
-            Form::Fields => {
-                let mut text = header_fields(answer.header.as_ref());
-                if let Some(kv) = &answer.prev_kv {
-                    text.push_str(&key_value_fields(kv));
-                }
-                output::print(text.as_bytes())
-            }
+            Form::Json => object(&put_json(&answer)),
+            Form::Fields => output::print(put_fields(&answer).as_bytes()),
             Form::Table => Err(no_table()),
-            Form::Simple => {
-                line("OK")?;
-                match &answer.prev_kv {
-                    Some(kv) => pair(kv),
-                    None => Ok(()),
-                }
-            }
+            Form::Simple => output::print(&put_simple(&answer)),
         }
     }
+}
+
+/// The answer to a put as people want it.
+pub(crate) fn put_simple(answer: &PutResponse) -> Vec<u8> {
+    let mut bytes = b"OK\n".to_vec();
+    answer.prev_kv.iter().for_each(|kv| pair(kv, &mut bytes));
+    bytes
+}
+
+/// The answer to a put as an object.
+pub(crate) fn put_json(answer: &PutResponse) -> Value {
+    Object::default()
+        .with("header", header(answer.header.as_ref()))
+        .with("prev_kv", answer.prev_kv.as_ref().map(key_value))
+        .value()
+}
+
+/// The answer to a put, one field per line.
+pub(crate) fn put_fields(answer: &PutResponse) -> String {
+    let mut text = header_fields(answer.header.as_ref());
+    answer.prev_kv.iter().for_each(|kv| text.push_str(&key_value_fields(kv)));
+    text
 }
 
 /// `del`.
@@ -312,38 +337,49 @@ pub(crate) struct Del {
 }
 
 impl Del {
-    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+    /// What is asked for.
+    pub(crate) fn request(&self) -> DeleteRangeRequest {
         let (key, range_end) = self.keys.range();
-        let request = DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv };
+        DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv }
+    }
+
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let request = self.request();
         let answer = common
             .ask_once(async move |channel| KvClient::new(channel).delete_range(request).await)
             .await?;
         match common.write_out {
-            Form::Json => {
-                let previous: Vec<Value> = answer.prev_kvs.iter().map(key_value).collect();
-                object(
-                    &Object::default()
-                        .with("header", header(answer.header.as_ref()))
-                        .with("deleted", answer.deleted)
-                        .with("prev_kvs", previous)
-                        .value(),
-                )
-            }
-            Form::Fields => {
-                let mut text = header_fields(answer.header.as_ref());
-                text.push_str(&format!("\"Deleted\" : {}\n", answer.deleted));
-                for kv in &answer.prev_kvs {
-                    text.push_str(&key_value_fields(kv));
-                }
-                output::print(text.as_bytes())
-            }
+            Form::Json => object(&delete_json(&answer)),
+            Form::Fields => output::print(delete_fields(&answer).as_bytes()),
             Form::Table => Err(no_table()),
-            Form::Simple => {
-                line(answer.deleted.to_string())?;
-                answer.prev_kvs.iter().try_for_each(pair)
-            }
+            Form::Simple => output::print(&delete_simple(&answer)),
         }
     }
+}
+
+/// The answer to a removal as people want it.
+pub(crate) fn delete_simple(answer: &DeleteRangeResponse) -> Vec<u8> {
+    let mut bytes = format!("{}\n", answer.deleted).into_bytes();
+    answer.prev_kvs.iter().for_each(|kv| pair(kv, &mut bytes));
+    bytes
+}
+
+/// The answer to a removal as an object.
+pub(crate) fn delete_json(answer: &DeleteRangeResponse) -> Value {
+    let previous: Vec<Value> = answer.prev_kvs.iter().map(key_value).collect();
+    Object::default()
+        .with("header", header(answer.header.as_ref()))
+        .with("deleted", answer.deleted)
+        .with("prev_kvs", previous)
+        .value()
+}
+
+/// The answer to a removal, one field per line.
+pub(crate) fn delete_fields(answer: &DeleteRangeResponse) -> String {
+    let mut text = header_fields(answer.header.as_ref());
+    text.push_str(&format!("\"Deleted\" : {}\n", answer.deleted));
+    answer.prev_kvs.iter().for_each(|kv| text.push_str(&key_value_fields(kv)));
+    text
 }
 
 /// `compact`.
@@ -371,13 +407,12 @@ impl Compact {
     }
 }
 
-/// Prints a key and its value as two lines.
-pub(crate) fn pair(kv: &quorate_etcd::proto::mvccpb::KeyValue) -> Result<(), Failure> {
-    let mut bytes = kv.key.to_vec();
-    bytes.push(b'\n');
-    bytes.extend_from_slice(&kv.value);
-    bytes.push(b'\n');
-    output::print(&bytes)
+/// Appends a key and its value as two lines.
+pub(crate) fn pair(kv: &KeyValue, bytes: &mut Vec<u8>) {
+    for part in [&kv.key, &kv.value] {
+        bytes.extend_from_slice(part);
+        bytes.push(b'\n');
+    }
 }
 
 /// What has no columns.

@@ -7,6 +7,7 @@ use quorate_etcd::proto::mvccpb::KeyValue;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
+use crate::style::Paint;
 
 /// Prints bytes as they are. A reader that has gone away ends the command, as pipes do.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
@@ -131,26 +132,67 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// A cell of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    text: String,
+    paint: Paint,
+}
+
+impl Cell {
+    /// A text with a colour.
+    pub(crate) fn new(text: impl Into<String>, paint: Paint) -> Self {
+        Self { text: text.into(), paint }
+    }
+
+    /// The text without its colour.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text, paint: Paint::Plain }
+    }
+}
+
 /// Columns for people: aligned if plain, with lines around them if drawn.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>], drawn: bool) -> String {
+    let cells = |row: &Vec<String>| row.iter().cloned().map(Cell::from).collect();
+    painted_table(head, &rows.iter().map(cells).collect::<Vec<_>>(), drawn)
+}
+
+/// The same with colours, which take no room.
+pub(crate) fn painted_table(head: &[&str], rows: &[Vec<Cell>], drawn: bool) -> String {
     let widths: Vec<usize> = (0..head.len())
         .map(|column| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
+            let cells = rows.iter().map(|row| row[column].text.chars().count());
             cells.chain([head[column].chars().count()]).max().unwrap_or(0)
         })
         .collect();
     let mut text = String::new();
-    let mut row = |cells: &[String]| {
-        let padded: Vec<String> =
-            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    let mut row = |cells: &[Cell]| {
+        let mut padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(Cell { text, paint }, width)| {
+                let room = " ".repeat(width - text.chars().count());
+                format!("{}{room}", paint.out(text))
+            })
+            .collect();
         if drawn {
             text.push_str(&format!("| {} |\n", padded.join(" | ")));
-        } else {
-            text.push_str(padded.join("  ").trim_end());
-            text.push('\n');
+            return;
         }
+        // No line ends with spaces.
+        while padded.last().is_some_and(|cell| cell.trim_end().is_empty()) {
+            padded.pop();
+        }
+        text.push_str(padded.join("  ").trim_end());
+        text.push('\n');
     };
-    let head: Vec<String> = head.iter().map(ToString::to_string).collect();
+    let head: Vec<Cell> = head.iter().map(|name| Cell::new(*name, Paint::Head)).collect();
     row(&head);
     for cells in rows {
         row(cells);

@@ -14,9 +14,12 @@ use quorate_etcd::proto::etcdserverpb::{
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::output::{Object, header, header_fields, line, object, print, size, table};
+use super::output::{
+    Cell, Object, header, header_fields, line, object, painted_table, print, size,
+};
 use super::{Common, Failure, Form};
 use crate::go;
+use crate::style::Paint;
 
 /// Which members.
 #[derive(Args, Clone, Copy, Debug)]
@@ -66,13 +69,13 @@ impl Status {
                 }
             }
             Form::Simple | Form::Table => {
-                let rows: Vec<Vec<String>> = answers.iter().map(row_of).collect();
+                let rows: Vec<Vec<Cell>> = answers.iter().map(row_of).collect();
                 let head = [
                     "ENDPOINT", "ID", "VERSION", "DB SIZE", "IN USE", "ROLE", "TERM", "INDEX",
                     "APPLIED", "ERRORS",
                 ];
                 if !rows.is_empty() {
-                    print(table(&head, &rows, common.write_out == Form::Table).as_bytes())?;
+                    print(painted_table(&head, &rows, common.write_out == Form::Table).as_bytes())?;
                 }
             }
         }
@@ -87,33 +90,38 @@ async fn status(common: &Common, endpoint: &str) -> Result<StatusResponse, Failu
         .await
 }
 
-fn member_of(answer: &StatusResponse) -> u64 {
+/// Who answered.
+pub(crate) fn member_of(answer: &StatusResponse) -> u64 {
     answer.header.as_ref().map_or(0, |header| header.member_id)
 }
 
-fn row_of((endpoint, answer): &(String, StatusResponse)) -> Vec<String> {
+/// What a member is to the others, and how that looks.
+pub(crate) fn role_of(answer: &StatusResponse) -> Cell {
     let id = member_of(answer);
-    let bytes = |bytes: i64| size(u64::try_from(bytes).unwrap_or(0));
-    let role = if answer.is_learner {
-        "learner"
+    if answer.is_learner {
+        Cell::new("learner", Paint::Odd)
     } else if answer.leader == id && id != 0 {
-        "leader"
+        Cell::new("leader", Paint::Good)
     } else if answer.leader == 0 {
-        "no leader"
+        Cell::new("no leader", Paint::Bad)
     } else {
-        "follower"
-    };
+        Cell::new("follower", Paint::Plain)
+    }
+}
+
+fn row_of((endpoint, answer): &(String, StatusResponse)) -> Vec<Cell> {
+    let bytes = |bytes: i64| Cell::from(size(u64::try_from(bytes).unwrap_or(0)));
     vec![
-        endpoint.clone(),
-        format!("{id:x}"),
-        answer.version.clone(),
+        endpoint.clone().into(),
+        format!("{:x}", member_of(answer)).into(),
+        answer.version.clone().into(),
         bytes(answer.db_size),
         bytes(answer.db_size_in_use),
-        role.to_owned(),
-        answer.raft_term.to_string(),
-        answer.raft_index.to_string(),
-        answer.raft_applied_index.to_string(),
-        answer.errors.join(", "),
+        role_of(answer),
+        answer.raft_term.to_string().into(),
+        answer.raft_index.to_string().into(),
+        answer.raft_applied_index.to_string().into(),
+        Cell::new(answer.errors.join(", "), Paint::Bad),
     ]
 }
 
@@ -175,11 +183,13 @@ impl Health {
             if common.write_out != Form::Json {
                 line(match &failure {
                     None => format!(
-                        "{endpoint} is healthy: successfully committed proposal: took = {took}"
+                        "{endpoint} is {}: successfully committed proposal: took = {took}",
+                        Paint::Good.out("healthy")
                     ),
-                    Some(why) => {
-                        format!("{endpoint} is unhealthy: failed to commit proposal: {why}")
-                    }
+                    Some(why) => format!(
+                        "{endpoint} is {}: failed to commit proposal: {why}",
+                        Paint::Bad.out("unhealthy")
+                    ),
                 })?;
             }
             answers.push(
@@ -224,7 +234,8 @@ async fn health(common: &Common, endpoint: &str) -> Result<(), Failure> {
     Err(Failure::Unhealthy(format!("active alarms: {}", names.join(", "))))
 }
 
-fn alarm_name(number: i32) -> &'static str {
+/// An alarm in one word.
+pub(crate) fn alarm_name(number: i32) -> &'static str {
     AlarmType::try_from(number).map_or("UNKNOWN", |alarm| alarm.as_str_name())
 }
 

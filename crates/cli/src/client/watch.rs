@@ -159,13 +159,13 @@ fn show(form: Form, answer: &WatchResponse) -> Result<(), Failure> {
             line(format!("progress notify: {revision}"))
         }
         _ => {
+            let mut bytes = Vec::new();
             for event in &answer.events {
-                line(kind(event.r#type))?;
-                for kv in event.prev_kv.iter().chain(&event.kv) {
-                    pair(kv)?;
-                }
+                bytes.extend_from_slice(kind(event.r#type).as_bytes());
+                bytes.push(b'\n');
+                event.prev_kv.iter().chain(&event.kv).for_each(|kv| pair(kv, &mut bytes));
             }
-            Ok(())
+            print(&bytes)
         }
     }
 }

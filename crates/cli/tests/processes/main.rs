@@ -1,8 +1,10 @@
 //! The program, as processes of their own. One program of tests: each would take as long to build as all.
 
 mod bench;
+mod check;
 mod cluster;
 mod demo;
 mod flags;
+mod keys;
 mod serve;
 mod support;

@@ -18,6 +18,14 @@ pub(crate) enum Colour {
     Never,
 }
 
+/// Whether the standard output is read by somebody who looks, rather than by a program.
+pub(crate) fn is_for_people() -> bool {
+    match CHOICE.get().copied().unwrap_or_default() {
+        Colour::Always => true,
+        Colour::Auto | Colour::Never => io::stdout().is_terminal(),
+    }
+}
+
 /// What was chosen, for both outputs of the process.
 static CHOICE: OnceLock<Colour> = OnceLock::new();
 
@@ -140,6 +148,11 @@ impl Bar {
         Self { what, total, write, done: 0, began: Instant::now(), shown: None, is_visible }
     }
 
+    /// Whether anybody can see it.
+    pub(crate) fn is_visible(&self) -> bool {
+        self.is_visible
+    }
+
     /// So much more is done.
     pub(crate) fn add(&mut self, amount: u64) {
         self.set(self.done.saturating_add(amount));
@@ -164,7 +177,6 @@ impl Bar {
 
     fn line(&self, took: Duration) -> String {
         let seconds = took.as_secs_f64().max(1e-3);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
         let rate = (self.done as f64 / seconds) as u64;
         let amount = (self.write)(self.done);
         match self.total.filter(|total| *total > 0) {

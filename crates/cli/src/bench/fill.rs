@@ -1,5 +1,6 @@
 //! Writing every key once, many at a time.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::connection::{CallError, Link, Procedure, frame};
 use super::keys::{Data, Random};
 use crate::client::{Common, Failure};
+use crate::style::Bar;
 
 /// What servers take in one transaction unless they are told otherwise.
 const BATCH_KEYS_MAX: u64 = 100;
@@ -65,14 +67,17 @@ impl Fill {
         let link = Rc::new(Link::open(endpoint, common.dial_timeout).await?);
         let pair_bytes = (self.data.key_size + self.data.value_size + 32) as u64;
         let batch = (BATCH_BYTES_MAX / pair_bytes).clamp(1, BATCH_KEYS_MAX);
+        let bar = Bar::new("filling", Some(self.data.keys), |keys| format!("{keys} keys"));
+        let bar = Rc::new(RefCell::new(bar));
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
-            let (fill, link) = (self.clone(), Rc::clone(&link));
+            let (fill, link, bar) = (self.clone(), Rc::clone(&link), Rc::clone(&bar));
             clients.spawn_local(async move {
                 let values = fill.data.values(&mut Random::new(fill.seed, u64::MAX));
                 let mut first = client * batch;
                 while first < fill.data.keys {
                     let numbers = first..fill.data.keys.min(first + batch);
+                    let written = numbers.end - numbers.start;
                     let put = |number| PutRequest {
                         key: fill.data.key(number),
                         value: values[number as usize % values.len()].clone(),
@@ -83,6 +88,7 @@ impl Fill {
                     let success = numbers.map(put).collect();
                     let request = frame(&TxnRequest { success, ..TxnRequest::default() });
                     persist(&link, request).await?;
+                    bar.borrow_mut().add(written);
                     first += CLIENTS * batch;
                 }
                 Ok::<(), CallError>(())

@@ -17,9 +17,13 @@ use super::histogram::Histogram;
 use super::process;
 use super::work::{Kind, Work};
 use crate::client::{Common, Failure, duration};
+use crate::style::Bar;
 
 /// What a client does after an error, so that an outage is no race.
 pub(crate) const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often the bar of a terminal is looked after; a measurement is hardly disturbed by that.
+const BAR_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Clients per connection, if nothing else is said.
 const CLIENTS_PER_CONNECTION: usize = 16;
@@ -251,7 +255,15 @@ pub(crate) fn run(
     if !failed {
         sleep_until(window.begin);
         let before = Usage::now(&settings.pids)?;
-        sleep_until(window.end);
+        let total = u64::try_from(settings.duration.as_millis()).unwrap_or(u64::MAX);
+        let mut bar =
+            Bar::new("measuring", Some(total), |ms| format!("{}.{} s", ms / 1000, ms / 100 % 10));
+        while Instant::now() < window.end {
+            let done = window.begin.elapsed().as_millis();
+            bar.set(u64::try_from(done).unwrap_or(u64::MAX));
+            sleep_until(window.end.min(Instant::now() + BAR_INTERVAL));
+        }
+        drop(bar);
         used = Some((before, Usage::now(&settings.pids)?));
     }
     let memory: Result<Vec<u64>, Failure> =

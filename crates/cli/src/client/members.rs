@@ -9,8 +9,9 @@ use quorate_etcd::proto::etcdserverpb::{
 };
 use serde_json::Value;
 
-use super::output::{Object, header, header_fields, line, object, print, table};
+use super::output::{Cell, Object, header, header_fields, line, object, painted_table, print};
 use super::{Common, Failure, Form};
+use crate::style::{Paint, is_for_people};
 
 /// Commands of `member`.
 #[derive(Subcommand, Debug)]
@@ -125,16 +126,17 @@ async fn list(common: &Common, linearizable: bool) -> Result<(), Failure> {
             }
             print(text.as_bytes())
         }
-        Form::Simple => {
+        // Scripts know this form from etcdctl.
+        Form::Simple if !is_for_people() => {
             for member in &answer.members {
                 line(columns(member).join(", "))?;
             }
             Ok(())
         }
-        Form::Table => {
+        form @ (Form::Simple | Form::Table) => {
             let head = ["ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER"];
-            let rows: Vec<Vec<String>> = answer.members.iter().map(columns).collect();
-            print(table(&head, &rows, true).as_bytes())
+            let rows: Vec<Vec<Cell>> = answer.members.iter().map(cells).collect();
+            print(painted_table(&head, &rows, form == Form::Table).as_bytes())
         }
     }
 }
@@ -150,6 +152,18 @@ fn columns(member: &Member) -> Vec<String> {
         member.client_ur_ls.join(","),
         member.is_learner.to_string(),
     ]
+}
+
+fn cells(member: &Member) -> Vec<Cell> {
+    let columns = columns(member).into_iter().enumerate();
+    let paint = |column| match column {
+        1 if member.name.is_empty() => Paint::Bad,
+        1 => Paint::Good,
+        2 => Paint::Strong,
+        5 if member.is_learner => Paint::Odd,
+        _ => Paint::Plain,
+    };
+    columns.map(|(column, text)| Cell::new(text, paint(column))).collect()
 }
 
 async fn add(

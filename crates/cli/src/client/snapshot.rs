@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use quorate_etcd::proto::etcdserverpb::SnapshotRequest;
@@ -14,6 +16,10 @@ use sha2::{Digest, Sha256};
 use super::output::{line, object, print, size, table};
 use super::{Common, Failure, Form};
 use crate::serve::initial_cluster;
+use crate::style::Bar;
+
+/// How often a bar is looked after.
+const BAR_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Bytes of the hash at the end of a snapshot.
 const HASH_LEN: usize = 32;
@@ -92,12 +98,45 @@ impl Restore {
             bump_revision: self.bump_revision,
             mark_compacted: self.mark_compacted,
         };
-        restore_snapshot(&self.file, &options).map_err(|why| Failure::File(why.to_string()))?;
+        restore(&self.file, &options)?;
         match common.write_out {
             Form::Json => object(&json!({ "dataDir": data_dir.display().to_string() })),
             _ => line(format!("Snapshot restored to {}", data_dir.display())),
         }
     }
+}
+
+/// Makes the data of a member, with a bar that shows how much of them is there.
+fn restore(file: &Path, options: &RestoreOptions) -> Result<(), Failure> {
+    // What is read is not seen from here, but what is written is.
+    let total = std::fs::metadata(file).map(|file| file.len()).ok();
+    let done = AtomicBool::new(false);
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut bar = Bar::new("restoring", total, size);
+            while bar.is_visible() && !done.load(Ordering::Relaxed) {
+                bar.set(bytes_below(&options.config.data_dir));
+                std::thread::sleep(BAR_INTERVAL);
+            }
+        });
+        let outcome = restore_snapshot(file, options);
+        done.store(true, Ordering::Relaxed);
+        outcome
+    });
+    outcome.map_err(|why| Failure::File(why.to_string()))
+}
+
+/// Bytes of all files below a directory, as far as they can be seen.
+fn bytes_below(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 fn status(path: &Path, common: &Common) -> Result<(), Failure> {
@@ -148,10 +187,15 @@ async fn save(common: &Common, path: &Path) -> Result<(), Failure> {
     let mut file = create(&partial).map_err(error)?;
     let mut hash = TrailingHash::default();
     let mut version = String::new();
+    let mut bar: Option<Bar> = None;
     let outcome = async {
         while let Some(part) = parts.message().await? {
             hash.update(&part.blob);
             file.write_all(&part.blob).map_err(error)?;
+            let bytes = part.blob.len() as u64;
+            // Each part says how much is left; servers that do not know it say nothing.
+            let total = (part.remaining_bytes > 0).then(|| part.remaining_bytes + bytes);
+            bar.get_or_insert_with(|| Bar::new("saving", total, size)).add(bytes);
             if !part.version.is_empty() {
                 version = part.version;
             }
@@ -166,6 +210,7 @@ async fn save(common: &Common, path: &Path) -> Result<(), Failure> {
             .map_err(|why| Failure::File(format!("{}: {why}", path.display())))
     }
     .await;
+    drop(bar);
     if let Err(failure) = outcome {
         // What is left of it would only take space.
         let _ = std::fs::remove_file(&partial);

@@ -39,8 +39,7 @@ fn a_cluster_is_good_until_a_member_is_missing() {
     // Without a quorum there is something to say as well.
     servers[1].process.signal("KILL");
     servers[1].process.wait();
-    let arguments =
-        ["check", "-o", "json", "--command-timeout", "300ms", "--endpoints", &endpoint];
+    let arguments = ["check", "-o", "json", "--command-timeout", "300ms", "--endpoints", &endpoint];
     let output = quorate().args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line, for the program of this package and for others that have it as a part.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use quorate_sim::report::{self, Summary, trace_lines};
-use quorate_sim::run::{Outcome, Plan, STEPS, run, run_watched};
-use quorate_sim::shrink::Shrink;
-use quorate_sim::{demo, figure16, mutants, options::OptionsError};
+use crate::report::{self, Summary, trace_lines};
+use crate::run::{Outcome, Plan, STEPS, run, run_watched};
+use crate::shrink::Shrink;
+use crate::{demo, figure16, mutants, options::OptionsError};
 
 /// Prints a line. A reader that has seen enough and closes the pipe is no error.
 macro_rules! say {
@@ -24,8 +24,8 @@ macro_rules! say {
 const HELP: &str = "\
 A Raft cluster in virtual time: faults, clients, judges.
 
-  quorate-sim                     a guided tour: election, crash, partition, membership change
-  quorate-sim run                 random runs, each decided by its seed
+  PROGRAM demo                    a guided tour: election, crash, partition, membership change
+  PROGRAM run                     random runs, each decided by its seed
       --seeds N                     how many (100)
       --first S                     the first seed (1)
       --steps M                     events of each before the faults end (20,000)
@@ -33,20 +33,20 @@ A Raft cluster in virtual time: faults, clients, judges.
       --options NAME=VALUE,...      instead of what the seed says
       --failures N                  stop after so many failed runs (1)
       --require-marks               fail unless every rare state was reached
-  quorate-sim replay SEED         one run again
+  PROGRAM replay SEED             one run again
       --plan FILE                   what `shrink` wrote, instead of a seed
       --steps M, --options ...      as above
       --trace                       show everything that happens
-  quorate-sim shrink SEED         make a failing run small
+  PROGRAM shrink SEED             make a failing run small
       --plan FILE, --steps M, --options ...
       --out DIRECTORY               where the small plan and its trace go (.)
       --tries N                     how many runs that may take (2,000)
-  quorate-sim options [SEED]      all options, with their values for a seed
-  quorate-sim figure16            the paper's measurement of elections
+  PROGRAM options [SEED]          all options, with their values for a seed
+  PROGRAM figure16                the paper's measurement of elections
       --trials N                    crashes for each curve (1,000)
       --seed S
       --svg FILE                    draw the curves
-  quorate-sim mutants             broken cores, and what catches them
+  PROGRAM mutants                 broken cores, and what catches them; needs the sources
       --take N --rotate K           only N of them, from the (N*K)th on
       --only NAME
       --jobs J                      how many at a time (1)
@@ -55,9 +55,41 @@ A Raft cluster in virtual time: faults, clients, judges.
 What fails ends with exit code 1, a command line that makes no sense with 2.
 ";
 
+/// What is added to the help where assertions are not compiled in.
+const WITHOUT_ASSERTIONS: &str = "
+This program was built without debug assertions, so it judges runs by what can be seen from outside alone, and not by the
+invariants that the code itself asserts. To search for bugs, build it with them:
+
+  cargo run --profile sim -p quorate-sim -- run
+";
+
+/// The help, for a program of that name.
+#[must_use]
+pub fn help(program: &str) -> String {
+    let mut text = HELP.replace("PROGRAM", program);
+    if cfg!(not(debug_assertions)) {
+        text.push_str(WITHOUT_ASSERTIONS);
+    }
+    text
+}
+
+/// Carries out a command line, complaints included, for a program of that name.
+#[must_use]
+pub fn main(program: &str, arguments: &[String]) -> ExitCode {
+    if matches!(arguments.first().map(String::as_str), Some("help" | "--help" | "-h")) {
+        // A reader that has seen enough is no error.
+        let _ = write!(io::stdout(), "{}", help(program));
+        return ExitCode::SUCCESS;
+    }
+    execute(arguments).unwrap_or_else(|error| {
+        eprintln!("{error}\nTry `{program} help`.");
+        ExitCode::from(2)
+    })
+}
+
 /// Why a command line is not carried out.
 #[derive(Debug)]
-pub(crate) enum CliError {
+enum CliError {
     Unknown(String),
     Value { flag: String, value: String },
     Missing(&'static str),
@@ -147,7 +179,7 @@ impl Arguments {
 }
 
 /// Carries out a command line.
-pub(crate) fn execute(arguments: &[String]) -> Result<ExitCode, CliError> {
+fn execute(arguments: &[String]) -> Result<ExitCode, CliError> {
     let Some((command, rest)) = arguments.split_first() else { return demonstrate() };
     let plan_flags = ["--plan", "--steps", "--options"];
     let with = |more: &[&'static str]| [&plan_flags[..], more].concat();
@@ -162,7 +194,7 @@ pub(crate) fn execute(arguments: &[String]) -> Result<ExitCode, CliError> {
         "options" => {
             let arguments = Arguments::parse(rest, &with(&[]))?;
             let options = match arguments.words.is_empty() {
-                true => quorate_sim::options::RunOptions::default(),
+                true => crate::options::RunOptions::default(),
                 false => arguments.plan()?.options,
             };
             say!("{}", options.to_string().replace(',', "\n"));
@@ -172,10 +204,6 @@ pub(crate) fn execute(arguments: &[String]) -> Result<ExitCode, CliError> {
         "mutants" => {
             let flags = ["--take", "--rotate", "--only", "--jobs", "--seeds"];
             try_mutants(&Arguments::parse(rest, &flags)?)
-        }
-        "help" | "--help" | "-h" => {
-            let _ = write!(io::stdout(), "{HELP}");
-            Ok(ExitCode::SUCCESS)
         }
         _ => Err(CliError::Unknown(command.clone())),
     }

@@ -14,6 +14,7 @@
 //! real one will be plugged in.
 
 pub mod checkers;
+pub mod cli;
 pub mod cluster;
 pub mod demo;
 pub mod disk_log;

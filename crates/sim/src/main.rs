@@ -2,15 +2,7 @@
 
 use std::process::ExitCode;
 
-mod cli;
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match cli::execute(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("{error}\nTry `quorate-sim help`.");
-            ExitCode::from(2)
-        }
-    }
+    quorate_sim::cli::main("quorate-sim", &arguments)
 }

@@ -12,6 +12,7 @@ mod log;
 mod serve;
 mod signals;
 mod style;
+mod wal;
 
 /// A replicated key-value store that speaks the etcd v3 API.
 #[derive(Parser, Debug)]
@@ -38,6 +39,16 @@ enum Command {
     Client(client::Command),
     /// Put a cluster under load and measure what it does
     Bench(bench::Bench),
+    /// Look at the log of a member: segments, records, damage
+    #[command(subcommand)]
+    Wal(wal::Command),
+    /// Run clusters in virtual time, under faults and judges; see `quorate sim help`
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// Command of the simulator and its flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -50,6 +61,7 @@ fn main() -> ExitCode {
     match arguments.split_first() {
         _ if name == "etcd" => return serve::run(&arguments),
         Some((first, rest)) if first == "serve" => return serve::run(rest),
+        Some((first, rest)) if first == "sim" => return simulate(rest),
         _ => {}
     }
     let colour = style::Colour::of_arguments(&arguments);
@@ -66,6 +78,8 @@ fn main() -> ExitCode {
     };
     let command = match cli.command {
         Command::Serve { flags } => return serve::run(&flags),
+        Command::Wal(command) => return ended(wal::run(command, &cli.common)),
+        Command::Sim { arguments } => return simulate(&arguments),
         Command::Demo(demo) => return demo.run().unwrap_or_else(|why| fail(&why, 1)),
         Command::Bench(bench) => return ended(bench.run(&cli.common)),
         Command::Client(command) => command,
@@ -75,6 +89,10 @@ fn main() -> ExitCode {
         Err(why) => return fail(&format!("the runtime cannot be started: {why}"), 1),
     };
     ended(runtime.block_on(client::run(command, &cli.common)))
+}
+
+fn simulate(arguments: &[String]) -> ExitCode {
+    quorate_sim::cli::main("quorate sim", arguments)
 }
 
 fn ended(result: Result<(), client::Failure>) -> ExitCode {

@@ -29,6 +29,7 @@ mod front;
 mod health;
 mod http;
 mod identity;
+mod inspect;
 mod join;
 mod keeper;
 mod kv;
@@ -50,6 +51,7 @@ mod watch;
 pub use config::{AutoCompaction, ClusterState, Config, QUOTA_DEFAULT_BYTES};
 pub use error::{StartError, Stopped};
 pub use http::Access;
+pub use inspect::describe_command;
 pub use member::Member;
 pub use metrics::{PeerVitals, Vitals};
 pub use restore::{

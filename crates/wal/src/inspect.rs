@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use quorate_raft::GroupId;
+use quorate_wire::EntryHead;
 
+use crate::crc;
 use crate::disk::Disk;
 use crate::error::{IoFailure, OpenError};
-use crate::record::{Body, Header};
+use crate::record::{Body, GroupBody, Header};
 use crate::recovery::inventory::{Inventory, SegmentFile};
 use crate::recovery::scan::{Scanner, Step};
 use crate::recovery::{self, Damage, Examined, Note, RecoveredGroup};
@@ -103,6 +105,15 @@ impl fmt::Display for Survey {
     }
 }
 
+/// Whether a directory holds a log, whatever its state.
+///
+/// # Errors
+///
+/// See [`OpenError`].
+pub fn is_log(disk: &dyn Disk) -> Result<bool, OpenError> {
+    Ok(Inventory::take(disk)?.is_some())
+}
+
 /// Writes one line for each record of each segment file, and for what is between them. Payloads
 /// are not shown.
 ///
@@ -110,13 +121,43 @@ impl fmt::Display for Survey {
 ///
 /// See [`OpenError`]. Damage is no error but lines of the dump.
 pub fn dump(disk: &dyn Disk, out: &mut impl Write) -> Result<(), OpenError> {
+    dump_entries(disk, out, &mut |_| None)
+}
+
+/// An entry in a record.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenEntry<'a> {
+    /// The file in which it is.
+    pub file: &'a str,
+    /// Number of the record in which it is.
+    pub record: u64,
+    /// Whose entry it is.
+    pub group: GroupId,
+    /// Position, term, kind and size.
+    pub head: EntryHead,
+    /// Its payload, unless that is damaged.
+    pub payload: Option<&'a [u8]>,
+}
+
+/// The same as [`dump`], with a line for each entry of which `describe` knows something to say.
+///
+/// An entry may be in several records: rewritten from an old segment, or replaced by that of a later leader.
+///
+/// # Errors
+///
+/// See [`dump`].
+pub fn dump_entries(
+    disk: &dyn Disk,
+    out: &mut impl Write,
+    describe: &mut dyn FnMut(SeenEntry<'_>) -> Option<String>,
+) -> Result<(), OpenError> {
     let Some(inventory) = Inventory::take(disk)? else {
         return Err(OpenError::Empty { directory: disk.describe() });
     };
     for file in inventory.segments.values() {
         // Whoever hands out the writer knows why it fails; the disk has not.
         let _ = dump_header(file, out);
-        dump_records(file, out)?;
+        dump_records(file, out, describe)?;
     }
     Ok(())
 }
@@ -137,13 +178,22 @@ fn dump_header(file: &SegmentFile, out: &mut impl Write) -> fmt::Result {
     }
 }
 
-fn dump_records(file: &SegmentFile, out: &mut impl Write) -> Result<(), IoFailure> {
+fn dump_records(
+    file: &SegmentFile,
+    out: &mut impl Write,
+    describe: &mut dyn FnMut(SeenEntry<'_>) -> Option<String>,
+) -> Result<(), IoFailure> {
     let tag = file.header().map(|header| header.tag);
     let mut scanner = Scanner::new(&file.segment, tag, u64::MAX, Vec::new());
     loop {
         match scanner.step()? {
             Step::Record { offset, header } => {
-                let _ = dump_record(offset, &header, scanner.bytes(offset, &header), out);
+                let bytes = scanner.bytes(offset, &header);
+                let _ = dump_record(offset, &header, bytes, out);
+                if let Some(Body::Group(body)) = header.body(bytes) {
+                    let name = &file.segment.name;
+                    let _ = describe_entries(name, &header, &body, bytes, out, describe);
+                }
             }
             Step::Gap { from, to, looks } => {
                 let _ = writeln!(
@@ -176,4 +226,26 @@ fn dump_record(offset: u64, header: &Header, bytes: &[u8], out: &mut impl Write)
             writeln!(out)
         }
     }
+}
+
+fn describe_entries(
+    file: &str,
+    header: &Header,
+    body: &GroupBody<'_>,
+    bytes: &[u8],
+    out: &mut impl Write,
+    describe: &mut dyn FnMut(SeenEntry<'_>) -> Option<String>,
+) -> fmt::Result {
+    let mut rest = bytes.get(header.header_len..).unwrap_or_default();
+    for head in body.heads() {
+        let at = (head.payload_len as usize).min(rest.len());
+        let (payload, behind) = rest.split_at(at);
+        rest = behind;
+        let payload = (crc::of(payload) == head.checksum).then_some(payload);
+        let (record, group) = (header.number, body.group);
+        if let Some(text) = describe(SeenEntry { file, record, group, head, payload }) {
+            writeln!(out, "              {} {text}", head.id)?;
+        }
+    }
+    Ok(())
 }

@@ -16,6 +16,8 @@ const LOCK_FILE: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct RealDisk {
     directory: PathBuf,
+    /// Files are opened for reading, and nothing else is done.
+    only_reads: bool,
 }
 
 impl RealDisk {
@@ -33,10 +35,11 @@ impl RealDisk {
         for parent in directory.canonicalize()?.ancestors().skip(1).take(made) {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self { directory })
+        Ok(Self { directory, only_reads: false })
     }
 
-    /// The directory at `path`, which must exist; for those who only look.
+    /// The directory at `path`, which must exist; for those who only look. Nothing in it is opened for writing, made,
+    /// renamed, removed or locked.
     ///
     /// # Errors
     ///
@@ -46,7 +49,35 @@ impl RealDisk {
         if !fs::metadata(&directory)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        Ok(Self { directory })
+        Ok(Self { directory, only_reads: true })
+    }
+
+    /// Who has the directory locked at this moment, as a process id; `None` if nobody has, or if this system does not say.
+    /// Nobody is kept from locking it by the question.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = self.path(LOCK_FILE);
+        let claimed: u32 = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+        let inode = fs::metadata(&path).ok()?.ino();
+        // number: FLOCK ADVISORY WRITE process major:minor:inode from to
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let is_it = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let file = words.get(5)?.rsplit(':').next()?.parse::<u64>().ok()?;
+            Some(words[1] == "FLOCK" && words[4] == claimed.to_string() && file == inode)
+        };
+        locks.lines().any(|line| is_it(line) == Some(true)).then_some(claimed)
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        if self.only_reads {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "this directory was opened to look at it only",
+            ));
+        }
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -75,6 +106,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.writable()?;
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true);
         Ok(Arc::new(RealFile { file: file.open(self.path(name))? }))
@@ -82,6 +114,9 @@ impl Disk for RealDisk {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path(name);
+        if self.only_reads {
+            return Ok(Arc::new(RealFile { file: File::open(&path)? }));
+        }
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             // Whoever may only look, looks.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path)?,
@@ -91,10 +126,12 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.writable()?;
         fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.writable()?;
         fs::remove_file(self.path(name))
     }
 
@@ -105,6 +142,7 @@ impl Disk for RealDisk {
     /// The lock is the system's (`flock`), so it ends with the process; the file stays, and only
     /// says whose it is or last was.
     fn lock(&self) -> Result<Box<dyn DiskLock>, LockError> {
+        self.writable().map_err(LockError::Io)?;
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(self.path(LOCK_FILE)).map_err(LockError::Io)?;

@@ -8,3 +8,4 @@ mod flags;
 mod keys;
 mod serve;
 mod support;
+mod wal;

@@ -9,6 +9,7 @@ mod client;
 mod demo;
 mod go;
 mod log;
+mod manual;
 mod serve;
 mod signals;
 mod style;
@@ -49,6 +50,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         arguments: Vec<String>,
     },
+    /// Print what makes a shell complete commands and flags
+    Completion(manual::Completion),
+    /// Print or write manual pages
+    Man(manual::Manual),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +84,8 @@ fn main() -> ExitCode {
     let command = match cli.command {
         Command::Serve { flags } => return serve::run(&flags),
         Command::Wal(command) => return ended(wal::run(command, &cli.common)),
+        Command::Completion(completion) => return ended(completion.run()),
+        Command::Man(manual) => return ended(manual.run()),
         Command::Sim { arguments } => return simulate(&arguments),
         Command::Demo(demo) => return demo.run().unwrap_or_else(|why| fail(&why, 1)),
         Command::Bench(bench) => return ended(bench.run(&cli.common)),

@@ -1,5 +1,6 @@
 //! `quorate serve`: one member, started as etcd is started.
 
+mod describe;
 mod events;
 mod help;
 mod settings;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use quorate_etcd::{Config, Server, Stopped, Url};
 
+pub(crate) use describe::command;
 pub(crate) use settings::initial_cluster;
 
 use crate::go;

@@ -55,6 +55,104 @@ A Raft cluster in virtual time: faults, clients, judges.
 What fails ends with exit code 1, a command line that makes no sense with 2.
 ";
 
+/// One command of this command line, for those who describe it elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// What follows it besides flags; empty if nothing does.
+    pub word: &'static str,
+    /// Its flags.
+    pub flags: &'static [PartFlag],
+}
+
+/// A flag of a command.
+#[derive(Clone, Copy, Debug)]
+pub struct PartFlag {
+    /// Its name, with its dashes.
+    pub name: &'static str,
+    /// What its value is called; empty if it has none.
+    pub value: &'static str,
+    /// What it says.
+    pub help: &'static str,
+}
+
+const fn flag(name: &'static str, value: &'static str, help: &'static str) -> PartFlag {
+    PartFlag { name, value, help }
+}
+
+const PLAN: PartFlag = flag("--plan", "FILE", "What `shrink` wrote, instead of a seed");
+const STEPS_OF: PartFlag = flag("--steps", "M", "Events before the faults end");
+const OPTIONS: PartFlag = flag("--options", "NAME=VALUE,...", "Instead of what the seed says");
+const JOBS: PartFlag = flag("--jobs", "J", "How many at a time");
+
+/// All commands.
+pub const COMMANDS: &[Part] = &[
+    Part { name: "demo", help: "A guided tour", word: "", flags: &[] },
+    Part {
+        name: "run",
+        help: "Random runs, each decided by its seed",
+        word: "",
+        flags: &[
+            flag("--seeds", "N", "How many"),
+            flag("--first", "S", "The first seed"),
+            STEPS_OF,
+            JOBS,
+            OPTIONS,
+            flag("--failures", "N", "Stop after so many failed runs"),
+            flag("--require-marks", "", "Fail unless every rare state was reached"),
+        ],
+    },
+    Part {
+        name: "replay",
+        help: "One run again",
+        word: "SEED",
+        flags: &[PLAN, STEPS_OF, OPTIONS, flag("--trace", "", "Show everything that happens")],
+    },
+    Part {
+        name: "shrink",
+        help: "Make a failing run small",
+        word: "SEED",
+        flags: &[
+            PLAN,
+            STEPS_OF,
+            OPTIONS,
+            flag("--out", "DIRECTORY", "Where the small plan and its trace go"),
+            flag("--tries", "N", "How many runs that may take"),
+        ],
+    },
+    Part {
+        name: "options",
+        help: "All options, with their values for a seed",
+        word: "SEED",
+        flags: &[PLAN, STEPS_OF, OPTIONS],
+    },
+    Part {
+        name: "figure16",
+        help: "The paper's measurement of elections",
+        word: "",
+        flags: &[
+            flag("--trials", "N", "Crashes for each curve"),
+            flag("--seed", "S", "Decides the runs"),
+            flag("--svg", "FILE", "Draw the curves"),
+        ],
+    },
+    Part {
+        name: "mutants",
+        help: "Broken cores, and what catches them; needs the sources",
+        word: "",
+        flags: &[
+            flag("--take", "N", "Only so many of them"),
+            flag("--rotate", "K", "From the (N*K)th on"),
+            flag("--only", "NAME", "Only this one"),
+            JOBS,
+            flag("--seeds", "N", "At most, for each"),
+        ],
+    },
+];
+
 /// What is added to the help where assertions are not compiled in.
 const WITHOUT_ASSERTIONS: &str = "
 This program was built without debug assertions, so it judges runs by what can be seen from outside alone, and not by the
@@ -120,24 +218,22 @@ struct Arguments {
     flags: Vec<(String, Option<String>)>,
 }
 
-/// Flags without a value.
-const SWITCHES: &[&str] = &["--trace", "--require-marks"];
-
 impl Arguments {
-    fn parse(arguments: &[String], known: &[&str]) -> Result<Self, CliError> {
+    fn parse(arguments: &[String], known: &[PartFlag]) -> Result<Self, CliError> {
         let mut parsed = Self::default();
         let mut rest = arguments.iter();
         while let Some(word) = rest.next() {
             if !word.starts_with("--") {
                 parsed.words.push(word.clone());
-            } else if !known.contains(&word.as_str()) {
-                return Err(CliError::Unknown(word.clone()));
-            } else if SWITCHES.contains(&word.as_str()) {
-                parsed.flags.push((word.clone(), None));
-            } else {
-                let value = rest.next().ok_or(CliError::Missing("the value of the last flag"))?;
-                parsed.flags.push((word.clone(), Some(value.clone())));
+                continue;
             }
+            let flag = known.iter().find(|flag| flag.name == word);
+            let flag = flag.ok_or_else(|| CliError::Unknown(word.clone()))?;
+            let value = match flag.value {
+                "" => None,
+                _ => Some(rest.next().ok_or(CliError::Missing("the value of the last flag"))?),
+            };
+            parsed.flags.push((word.clone(), value.cloned()));
         }
         Ok(parsed)
     }
@@ -181,18 +277,15 @@ impl Arguments {
 /// Carries out a command line.
 fn execute(arguments: &[String]) -> Result<ExitCode, CliError> {
     let Some((command, rest)) = arguments.split_first() else { return demonstrate() };
-    let plan_flags = ["--plan", "--steps", "--options"];
-    let with = |more: &[&'static str]| [&plan_flags[..], more].concat();
-    match command.as_str() {
+    let unknown = || CliError::Unknown(command.clone());
+    let part = COMMANDS.iter().find(|part| part.name == command).ok_or_else(unknown)?;
+    let arguments = Arguments::parse(rest, part.flags)?;
+    match part.name {
         "demo" => demonstrate(),
-        "run" => {
-            let flags = with(&["--seeds", "--first", "--jobs", "--failures", "--require-marks"]);
-            run_many(&Arguments::parse(rest, &flags)?)
-        }
-        "replay" => replay(&Arguments::parse(rest, &with(&["--trace"]))?),
-        "shrink" => shrink(&Arguments::parse(rest, &with(&["--out", "--tries"]))?),
+        "run" => run_many(&arguments),
+        "replay" => replay(&arguments),
+        "shrink" => shrink(&arguments),
         "options" => {
-            let arguments = Arguments::parse(rest, &with(&[]))?;
             let options = match arguments.words.is_empty() {
                 true => crate::options::RunOptions::default(),
                 false => arguments.plan()?.options,
@@ -200,12 +293,9 @@ fn execute(arguments: &[String]) -> Result<ExitCode, CliError> {
             say!("{}", options.to_string().replace(',', "\n"));
             Ok(ExitCode::SUCCESS)
         }
-        "figure16" => measure(&Arguments::parse(rest, &["--trials", "--seed", "--svg"])?),
-        "mutants" => {
-            let flags = ["--take", "--rotate", "--only", "--jobs", "--seeds"];
-            try_mutants(&Arguments::parse(rest, &flags)?)
-        }
-        _ => Err(CliError::Unknown(command.clone())),
+        "figure16" => measure(&arguments),
+        "mutants" => try_mutants(&arguments),
+        _ => Err(unknown()),
     }
 }
 

@@ -6,6 +6,7 @@ mod cluster;
 mod demo;
 mod flags;
 mod keys;
+mod manual;
 mod serve;
 mod support;
 mod wal;

@@ -1,13 +1,18 @@
 //! `quorate demo`: a cluster in one process, to play with.
 
+mod chaos;
+mod traffic;
+
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use quorate_etcd::{Config, Member, Server, Url};
 
+use crate::client::duration;
 use crate::log::{Format, Log, Threshold};
 use crate::signals::{Request, Signals};
 
@@ -32,6 +37,15 @@ pub(crate) struct Demo {
     /// Print the log lines of the members, too
     #[arg(long)]
     verbose: bool,
+    /// Kill a member every few seconds, start it again, and show that nothing is lost: a client writes and reads meanwhile
+    #[arg(long)]
+    chaos: bool,
+    /// From one kill to the next
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = duration, requires = "chaos")]
+    every: Duration,
+    /// Stop by itself after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    lasts: Option<Duration>,
 }
 
 impl Demo {
@@ -39,16 +53,81 @@ impl Demo {
     pub(crate) fn run(self) -> Result<ExitCode, String> {
         let threshold = if self.verbose { Threshold::Info } else { Threshold::Error };
         Log::open(threshold, Format::Console, &["stderr"])?.install();
-        let directory = Directory::open(self.data_dir)
+        let directory = Directory::open(self.data_dir.clone())
             .map_err(|why| format!("there is no directory for the data: {why}"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|why| format!("the runtime cannot be started: {why}"))?;
-        let ended = runtime.block_on(demonstrate(&directory.path, self.port));
+        let ended = runtime.block_on(self.demonstrate(&directory.path));
         runtime.shutdown_background();
         drop(directory);
-        ended.map(Request::end)
+        Ok(match ended? {
+            End::Request(request) => request.end(),
+            End::Verdict(true) => ExitCode::SUCCESS,
+            End::Verdict(false) => ExitCode::FAILURE,
+        })
+    }
+}
+
+/// Why it ended.
+enum End {
+    /// Somebody has asked for it.
+    Request(Request),
+    /// It has shown what it was to show: whether all was well.
+    Verdict(bool),
+}
+
+impl Demo {
+    async fn demonstrate(&self, directory: &Path) -> Result<End, String> {
+        let mut signals =
+            Signals::listen().map_err(|why| format!("signals are not heard: {why}"))?;
+        let ports = Ports::of(directory, self.port)?;
+        let configs = configs(directory, &ports);
+        let mut servers = Vec::new();
+        for config in &configs {
+            let name = config.name.clone();
+            let server =
+                Server::start(config.clone()).await.map_err(|why| format!("{name}: {why}"))?;
+            servers.push((name, server));
+        }
+        for (_, server) in &servers {
+            let member = server.handle();
+            tokio::select! {
+                () = member.ready() => {}
+                request = signals.next() => return Ok(stop(servers, request).await),
+            }
+        }
+        welcome(&servers, directory);
+        if self.chaos {
+            let settings = chaos::Settings { every: self.every, lasts: self.lasts };
+            return chaos::run(servers, configs, settings, &mut signals).await.map(End::Verdict);
+        }
+        let member = servers[0].1.handle();
+        let mut shown = member.leader();
+        let over = async {
+            match self.lasts {
+                Some(lasts) => tokio::time::sleep(lasts).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(over);
+        let request = loop {
+            tokio::select! {
+                request = signals.next() => break Some(request),
+                () = &mut over => break None,
+                leader = next_leader(&member, shown) => {
+                    shown = leader;
+                    match name_of(&servers, leader.0) {
+                        Some(name) => println!("{name} leads term {} now.", leader.1),
+                        None => println!("There is no leader in term {}.", leader.1),
+                    }
+                }
+            }
+        };
+        println!("Stopping.");
+        let ended = stop(servers, request.unwrap_or(Request::Interrupt)).await;
+        Ok(if request.is_some() { ended } else { End::Verdict(true) })
     }
 }
 
@@ -82,46 +161,11 @@ impl Drop for Directory {
     }
 }
 
-async fn demonstrate(directory: &Path, port: u16) -> Result<Request, String> {
-    let mut signals = Signals::listen().map_err(|why| format!("signals are not heard: {why}"))?;
-    let ports = Ports::of(directory, port)?;
-    let mut servers = Vec::new();
-    for config in configs(directory, &ports) {
-        let name = config.name.clone();
-        let server = Server::start(config).await.map_err(|why| format!("{name}: {why}"))?;
-        servers.push((name, server));
-    }
-    for (_, server) in &servers {
-        let member = server.handle();
-        tokio::select! {
-            () = member.ready() => {}
-            request = signals.next() => return Ok(stop(servers, request).await),
-        }
-    }
-    welcome(&servers, directory);
-    let member = servers[0].1.handle();
-    let mut shown = member.leader();
-    let request = loop {
-        tokio::select! {
-            request = signals.next() => break request,
-            leader = next_leader(&member, shown) => {
-                shown = leader;
-                match name_of(&servers, leader.0) {
-                    Some(name) => println!("{name} leads term {} now.", leader.1),
-                    None => println!("There is no leader in term {}.", leader.1),
-                }
-            }
-        }
-    };
-    println!("Stopping.");
-    Ok(stop(servers, request).await)
-}
-
-async fn stop(servers: Vec<(String, Server)>, request: Request) -> Request {
+async fn stop(servers: Vec<(String, Server)>, request: Request) -> End {
     for (_, server) in servers {
         server.shutdown().await;
     }
-    request
+    End::Request(request)
 }
 
 /// Waits until somebody else leads, or nobody.

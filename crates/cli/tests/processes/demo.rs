@@ -60,3 +60,17 @@ fn without_a_directory_it_leaves_nothing_behind() {
     demo.wait();
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn nothing_is_lost_while_members_are_killed() {
+    let mut command = quorate();
+    command.args(["demo", "--port", "0", "--chaos", "--every", "1s", "--for", "6s"]);
+    let mut demo = Process::start(command, false);
+    demo.wait_for("is killed");
+    demo.wait_for("is back");
+    demo.wait_for("writes");
+    let verdict = demo.wait_for(" acknowledged writes, ");
+    assert!(verdict.starts_with("GOOD: "), "{}", demo.seen.join("\n"));
+    assert!(verdict.contains("every acknowledged write is still there"), "{verdict}");
+    assert_eq!(demo.wait().code(), Some(0));
+}

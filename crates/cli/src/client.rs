@@ -1,6 +1,7 @@
 //! Commands that talk to a cluster.
 
 mod check;
+mod hint;
 mod keys;
 mod lease;
 mod members;
@@ -18,6 +19,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+pub(crate) use self::hint::hint;
 use crate::go;
 use crate::style::Colour;
 

@@ -106,7 +106,13 @@ fn ended(result: Result<(), client::Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(client::Failure::Said(code)) => ExitCode::from(code),
-        Err(failure) => fail(&failure.to_string(), failure.exit_code()),
+        Err(failure) => {
+            let code = fail(&failure.to_string(), failure.exit_code());
+            if let Some(hint) = client::hint(&failure).filter(|_| style::is_watched()) {
+                eprintln!("{} {hint}", style::Paint::Faint.err("hint:"));
+            }
+            code
+        }
     }
 }
 

@@ -47,7 +47,7 @@ fn commands() -> Command {
     for name in names {
         all = match name.as_str() {
             "serve" => all.mut_subcommand(name, |_| serve::command()),
-            "sim" => all.mut_subcommand(name, simulator),
+            "sim" => all.mut_subcommand(name, |command| simulator(&command)),
             "demo" | "completion" | "man" => all,
             _ => all.mut_subcommand(name, |command| command.args(common.clone())),
         };
@@ -55,7 +55,7 @@ fn commands() -> Command {
     all
 }
 
-fn simulator(command: Command) -> Command {
+fn simulator(command: &Command) -> Command {
     let mut command = Command::new("sim").about(command.get_about().cloned().unwrap_or_default());
     for part in quorate_sim::cli::COMMANDS {
         let flags = part.flags.iter().map(|flag| {

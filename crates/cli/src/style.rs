@@ -26,6 +26,11 @@ pub(crate) fn is_for_people() -> bool {
     }
 }
 
+/// The same of the standard error output.
+pub(crate) fn is_watched() -> bool {
+    CHOICE.get() == Some(&Colour::Always) || io::stderr().is_terminal()
+}
+
 /// What was chosen, for both outputs of the process.
 static CHOICE: OnceLock<Colour> = OnceLock::new();
 
@@ -97,6 +102,7 @@ impl Paint {
     /// The text between the sequences that switch the colour on and off, if `on`.
     fn apply(self, text: &str, on: bool) -> String {
         let code = match self {
+            _ if text.is_empty() => return String::new(),
             Self::Plain => return text.to_owned(),
             Self::Head => "1;4",
             Self::Good => "32",

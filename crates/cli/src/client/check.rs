@@ -161,7 +161,7 @@ impl Check {
             match reads(common, &channel, self.samples).await {
                 Ok(latency) => subject.read = latency,
                 Err(why) => {
-                    report.problems.push(format!("{}: a read fails: {why}", subject.label()))
+                    report.problems.push(format!("{}: a read fails: {why}", subject.label()));
                 }
             }
             let learns = subject.status.as_ref().is_some_and(|status| status.is_learner);

@@ -49,7 +49,7 @@ pub(crate) struct Txn {
 }
 
 /// What is to be compared and done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Script {
     compares: Vec<Compare>,
     success: Vec<Operation>,
@@ -59,32 +59,32 @@ struct Script {
 impl Script {
     /// Reads three blocks of lines. An input that ends early leaves the rest empty.
     fn read(input: &mut impl BufRead, prompt: impl Fn(&str)) -> Result<Self, Failure> {
-        let mut script = Self::default();
         prompt("compares:");
-        block(input, |line| Ok(script.compares.push(comparison(line)?)))?;
+        let compares = block(input, comparison)?;
         prompt("success requests (get, put, del):");
-        block(input, |line| Ok(script.success.push(operation(line)?)))?;
+        let success = block(input, operation)?;
         prompt("failure requests (get, put, del):");
-        block(input, |line| Ok(script.failure.push(operation(line)?)))?;
-        Ok(script)
+        let failure = block(input, operation)?;
+        Ok(Self { compares, success, failure })
     }
 }
 
-/// Gives each line of a block to `take`.
-fn block(
+/// Reads the lines of a block.
+fn block<T>(
     input: &mut impl BufRead,
-    mut take: impl FnMut(&str) -> Result<(), String>,
-) -> Result<(), Failure> {
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Failure> {
+    let mut items = Vec::new();
     let mut line = String::new();
     loop {
         line.clear();
-        let read = input
+        let bytes = input
             .read_line(&mut line)
             .map_err(|why| Failure::File(format!("the standard input: {why}")))?;
-        if read == 0 || line.trim().is_empty() {
-            return Ok(());
+        if bytes == 0 || line.trim().is_empty() {
+            return Ok(items);
         }
-        take(&line).map_err(Failure::Input)?;
+        items.push(read(&line).map_err(Failure::Input)?);
     }
 }
 

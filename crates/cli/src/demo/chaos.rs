@@ -63,7 +63,7 @@ impl Members {
         let (leader, _) = self.leader();
         let any = random() as usize % self.servers.len();
         // Half of them are leaders: those hurt most.
-        let victim = leader.filter(|_| random() % 2 == 0).unwrap_or(any);
+        let victim = leader.filter(|_| random().is_multiple_of(2)).unwrap_or(any);
         let led = if leader == Some(victim) { ", which led," } else { "" };
         let server = self.servers[victim].take()?;
         drop(server);

@@ -118,12 +118,11 @@ impl Ledger {
             known.complain(format!("a read of {whose} was at revision {shown}, after {revision}"));
         }
         known.revision = known.revision.max(shown);
-        for writer in 0..WRITERS {
+        for (writer, was) in latest.into_iter().enumerate() {
             let key = known.latest_key(writer);
             let number =
                 answer.kvs.iter().find(|kv| kv.key == key).map_or(0, |kv| number(&kv.value));
-            if number < latest[writer] {
-                let was = latest[writer];
+            if number < was {
                 known.complain(format!("a read of {whose} has shown {number} after {was}"));
             }
             known.latest[writer] = known.latest[writer].max(number);

@@ -55,6 +55,9 @@ fn colours_are_for_those_who_want_them() {
     let painted = run(&[&["get", "a", "--color", "always"], &unreachable[..]].concat());
     assert!(stderr(&painted).starts_with("\u{1b}[1;31mError:\u{1b}[0m "), "{painted:?}");
     assert_eq!(plain.status.code(), Some(2));
+    // What to do is for people; programs compare words.
+    assert_eq!(stderr(&plain).lines().count(), 1);
+    assert!(stderr(&painted).contains("hint:\u{1b}[0m is a server running there?"), "{painted:?}");
 
     let cluster = Cluster::new::<1>();
     let _servers: Vec<Server> = cluster.start_all();

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use quorate_etcd::describe_command;
 use quorate_node::sessions;
+use quorate_raft::Membership;
 use quorate_wal::inspect::{self, SeenEntry, Survey};
 use quorate_wal::{OpenError, RealDisk};
 use quorate_wire::PayloadKind;
@@ -220,7 +221,10 @@ impl Dump {
         };
         match seen.head.kind {
             PayloadKind::Noop => "begin of a term".to_owned(),
-            PayloadKind::Membership => format!("membership, {} bytes", payload.len()),
+            PayloadKind::Membership => match Membership::from_bytes(payload) {
+                Ok(membership) => format!("membership {membership}"),
+                Err(why) => format!("{} bytes that are no membership: {why}", payload.len()),
+            },
             PayloadKind::Command => self.commands(payload).join(" | "),
         }
     }
@@ -249,9 +253,9 @@ impl Dump {
             PayloadKind::Command => "command",
             PayloadKind::Membership => "membership",
         };
-        let commands = match (seen.head.kind, seen.payload) {
-            (PayloadKind::Command, Some(payload)) => self.commands(payload).into(),
-            _ => Value::Null,
+        let says = match (seen.head.kind, seen.payload) {
+            (PayloadKind::Command, Some(payload)) => self.commands(payload),
+            _ => vec![self.describe(seen)],
         };
         json!({
             "file": seen.file,
@@ -262,7 +266,7 @@ impl Dump {
             "kind": kind,
             "bytes": seen.head.payload_len,
             "damaged": seen.payload.is_none(),
-            "commands": commands,
+            "says": says,
         })
     }
 }

@@ -40,8 +40,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 #[derive(Args, Debug)]
 #[command(after_help = "\
 What is looked at: every member can be reached, has been started, and belongs to the same cluster; all follow one leader \
-in one term; their versions; how far each is behind; whether all hold the same data at one revision; alarms, and how much of \
-the quota is used; how long a linearizable read, a write and the news of it in a watch take through each member.
+in one term; their versions; how far each is behind; whether all voters hold the same data at one revision; alarms, and how \
+much of the quota is used; how long a linearizable read, a write and the news of it in a watch take through each voter.
 
 For the writes, each member is given a key of its own below quorate-check/, with a lease that is revoked at the end. The \
 revision of the store rises by that. --read-only spares it.
@@ -155,17 +155,14 @@ impl Check {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let run = format!("{:x}-{:x}", std::process::id(), since.as_micros());
         for subject in &mut report.subjects {
-            let Some(channel) = subject.channel.clone().filter(|_| subject.status.is_some()) else {
-                continue;
-            };
+            let Some(channel) = subject.serving() else { continue };
             match reads(common, &channel, self.samples).await {
                 Ok(latency) => subject.read = latency,
                 Err(why) => {
                     report.problems.push(format!("{}: a read fails: {why}", subject.label()));
                 }
             }
-            let learns = subject.status.as_ref().is_some_and(|status| status.is_learner);
-            if self.read_only || learns {
+            if self.read_only {
                 continue;
             }
             let key = format!("{KEYS}{run}/{:x}", subject.id);
@@ -237,6 +234,12 @@ impl Subject {
         if self.name.is_empty() { format!("member {:x}", self.id) } else { self.name.clone() }
     }
 
+    /// The way to a member that answers everything. A learner only says how it is.
+    fn serving(&self) -> Option<Channel> {
+        let status = self.status.as_ref()?;
+        self.channel.clone().filter(|_| !status.is_learner)
+    }
+
     async fn ask_status(&mut self, common: &Common) {
         let Some(channel) = self.channel.clone() else { return };
         let mut client = MaintenanceClient::new(channel);
@@ -247,9 +250,7 @@ impl Subject {
     }
 
     async fn ask_hash(&self, common: &Common, revision: i64) -> Result<Option<Hash>, Failure> {
-        let Some(channel) = self.channel.clone().filter(|_| self.status.is_some()) else {
-            return Ok(None);
-        };
+        let Some(channel) = self.serving() else { return Ok(None) };
         let mut client = MaintenanceClient::new(channel);
         let answer = common.limit(client.hash_kv(HashKvRequest { revision })).await?;
         Ok(Some(Hash { hash: answer.hash, compact_revision: answer.compact_revision }))
@@ -330,9 +331,7 @@ impl Report {
     async fn alarms(&mut self, common: &Common) {
         let mut alarms = Vec::new();
         for subject in &self.subjects {
-            let Some(channel) = subject.channel.clone().filter(|_| subject.status.is_some()) else {
-                continue;
-            };
+            let Some(channel) = subject.serving() else { continue };
             let mut client = MaintenanceClient::new(channel);
             match common.limit(client.alarm(AlarmRequest::default())).await {
                 Ok(answer) => alarms = answer.alarms,
@@ -438,7 +437,8 @@ impl Report {
             let values: Vec<String> =
                 hashes.iter().map(|(who, hash)| format!("{hash:08x} ({who})")).collect();
             problems.push(format!(
-                "members hold different data at revision {}: {}; stop clients and compare them",
+                "members hold different data at revision {}: {}; keep clients away, and replace those \
+                 that differ from the majority",
                 self.revision.unwrap_or(0),
                 values.join(", ")
             ));
@@ -749,7 +749,7 @@ mod tests {
                 "n1: 20 entries behind",
                 "n3: a read takes 1.0 s, which is more than 500ms",
                 "members hold different data at revision 5: 00000007 (n1), 00000007 (n2), 00000008 \
-                 (n3); stop clients and compare them",
+                 (n3); keep clients away, and replace those that differ from the majority",
             ]
         );
         assert_eq!(report.verdict(), "6 problems; 3 of 4 members answer");

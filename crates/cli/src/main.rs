@@ -21,7 +21,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A replicated key-value store that speaks the etcd v3 API.
 #[derive(Parser, Debug)]
-#[command(name = "quorate", version, about)]
+#[command(name = "quorate", version)]
 struct Cli {
     #[command(flatten)]
     common: client::Common,

@@ -34,8 +34,9 @@ What is looked at: every member can be reached, has been started, and belongs to
 in one term; their versions; how far each is behind; whether all voters hold the same data at one revision; alarms, and how \
 much of the quota is used; how long a linearizable read, a write and the news of it in a watch take through each voter.
 
-For the writes, each member is given a key of its own below quorate-check/, with a lease that is revoked at the end. The \
-revision of the store rises by that. --read-only spares it.
+For the writes, each voter is given a key of its own below quorate-check/, with a lease that is revoked at the end. The \
+revision of the store rises by that. --read-only spares it; what is left in the log then are the questions for alarms, as with \
+every such question.
 
 The exit code is 0 if nothing is wrong, 1 if something is, and as with other commands if the cluster cannot be asked at all.")]
 pub(crate) struct Check {
@@ -210,11 +211,6 @@ impl Subject {
         let mut client = MaintenanceClient::new(channel);
         let answer = common.limit(client.hash_kv(HashKvRequest { revision })).await?;
         Ok(Some(Hash { hash: answer.hash, compact_revision: answer.compact_revision }))
-    }
-
-    fn lag(&self) -> Option<u64> {
-        let status = self.status.as_ref()?;
-        Some(status.raft_index.saturating_sub(status.raft_applied_index))
     }
 }
 

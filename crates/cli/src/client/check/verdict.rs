@@ -52,7 +52,7 @@ impl Report {
         if let Some(values) = all_same(&|status| status.version.clone()) {
             notes.push(format!("versions differ: {values}"));
         }
-        let committed = self.present().map(|(_, status)| status.raft_index).max().unwrap_or(0);
+        let committed = self.committed();
         for (subject, status) in self.present() {
             let behind = committed.saturating_sub(status.raft_applied_index);
             if behind > check.lag_max {
@@ -106,6 +106,11 @@ impl Report {
         self.notes.splice(0..0, notes);
     }
 
+    /// How far the cluster is, as far as anybody knows.
+    fn committed(&self) -> u64 {
+        self.present().map(|(_, status)| status.raft_index).max().unwrap_or(0)
+    }
+
     fn leader_name(&self, id: u64) -> String {
         if id == 0 {
             return "none".to_owned();
@@ -128,6 +133,11 @@ impl Report {
             (1, Some(revision)) => {
                 ("the only member".to_owned(), format!("is at revision {revision}"))
             }
+            // Learners are not asked for a hash.
+            (_, Some(revision)) if self.subjects.iter().any(|subject| subject.hash.is_none()) => (
+                format!("of {all} members, the voters"),
+                format!("hold the same data at revision {revision}"),
+            ),
             (_, Some(revision)) => {
                 (format!("all {all} members"), format!("hold the same data at revision {revision}"))
             }
@@ -141,7 +151,8 @@ impl Report {
             "MEMBER", "ENDPOINT", "ROLE", "VERSION", "TERM", "INDEX", "LAG", "IN USE", "HASH",
             "READ", "WRITE", "WATCH",
         ];
-        let rows: Vec<Vec<Cell>> = self.subjects.iter().map(row).collect();
+        let rows: Vec<Vec<Cell>> =
+            self.subjects.iter().map(|subject| row(subject, self.committed())).collect();
         let mut text = painted_table(&head, &rows, drawn);
         for problem in &self.problems {
             text.push_str(&format!("{} {problem}\n", Paint::Bad.out("wrong:")));
@@ -172,11 +183,12 @@ impl Report {
     }
 }
 
-fn row(subject: &Subject) -> Vec<Cell> {
+fn row(subject: &Subject, committed: u64) -> Vec<Cell> {
     let label = Cell::new(subject.label(), Paint::Strong);
     let mut cells = vec![label, subject.endpoint.clone().into()];
     let Some(status) = &subject.status else {
-        cells.push(Cell::new("unreachable", Paint::Bad));
+        let what = if subject.name.is_empty() { "unstarted" } else { "unreachable" };
+        cells.push(Cell::new(what, Paint::Bad));
         cells.extend((3..12).map(|_| Cell::new("-", Paint::Faint)));
         return cells;
     };
@@ -189,7 +201,7 @@ fn row(subject: &Subject) -> Vec<Cell> {
         status.version.clone().into(),
         status.raft_term.to_string().into(),
         status.raft_index.to_string().into(),
-        subject.lag().unwrap_or(0).to_string().into(),
+        committed.saturating_sub(status.raft_applied_index).to_string().into(),
         size(status.db_size_in_use.max(0).unsigned_abs()).into(),
         hash.into(),
         latency(subject.read),
@@ -263,6 +275,17 @@ mod tests {
         assert_eq!(
             report.verdict(),
             "all 3 members hold the same data at revision 5; n2 leads term 4"
+        );
+    }
+
+    #[test]
+    fn learners_have_no_hash_and_need_none() {
+        let mut subjects = vec![subject(1, 1, 4), subject(2, 1, 4)];
+        subjects[1].hash = None;
+        let report = report(subjects);
+        assert_eq!(
+            report.verdict(),
+            "of 2 members, the voters hold the same data at revision 5; n1 leads term 4"
         );
     }
 

@@ -103,8 +103,8 @@ pub(crate) enum Command {
     Health(status::Health),
     /// Look at everything that shows whether a cluster is as it should be, and give a verdict
     Check(check::Check),
-    /// The same as `status` and `health`, in the words of etcdctl
-    #[command(hide = true, subcommand)]
+    /// `status`, `health` and hashes of the data, in the words of etcdctl
+    #[command(subcommand)]
     Endpoint(EndpointCommand),
     /// Show and change who belongs to the cluster
     #[command(subcommand)]
@@ -128,6 +128,9 @@ pub(crate) enum EndpointCommand {
     Status(status::Status),
     /// Show whether each member can serve
     Health(status::Health),
+    /// Show the hash of each member's data, which is the same on all at the same revision
+    #[command(name = "hashkv")]
+    HashKv(status::HashKv),
 }
 
 /// Carries a command out.
@@ -144,6 +147,7 @@ pub(crate) async fn run(command: Command, common: &Common) -> Result<(), Failure
         Command::Status(status) | Command::Endpoint(EndpointCommand::Status(status)) => {
             status.run(common).await
         }
+        Command::Endpoint(EndpointCommand::HashKv(hash)) => hash.run(common).await,
         Command::Health(health) | Command::Endpoint(EndpointCommand::Health(health)) => {
             health.run(common).await
         }

@@ -8,8 +8,8 @@ use quorate_etcd::proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_etcd::proto::etcdserverpb::{
-    AlarmRequest, AlarmType, DefragmentRequest, MemberListRequest, RangeRequest, StatusRequest,
-    StatusResponse,
+    AlarmRequest, AlarmType, DefragmentRequest, HashKvRequest, MemberListRequest, RangeRequest,
+    StatusRequest, StatusResponse,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -237,6 +237,81 @@ async fn health(common: &Common, endpoint: &str) -> Result<(), Failure> {
 /// An alarm in one word.
 pub(crate) fn alarm_name(number: i32) -> &'static str {
     AlarmType::try_from(number).map_or("UNKNOWN", |alarm| alarm.as_str_name())
+}
+
+/// `endpoint hashkv`.
+#[derive(Args, Debug)]
+pub(crate) struct HashKv {
+    #[command(flatten)]
+    whom: Whom,
+    /// The hash of everything up to this revision; 0 is all
+    #[arg(long, default_value_t = 0)]
+    rev: i64,
+}
+
+impl HashKv {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let mut answers = Vec::new();
+        let mut failed = Vec::new();
+        for endpoint in self.whom.endpoints(common).await? {
+            let answer = async {
+                let mut client = MaintenanceClient::new(common.connect(&endpoint).await?);
+                common.limit(client.hash_kv(HashKvRequest { revision: self.rev })).await
+            };
+            match answer.await {
+                Ok(answer) => answers.push((endpoint, answer)),
+                Err(failure) => failed.push(format!("{endpoint}: {failure}")),
+            }
+        }
+        match common.write_out {
+            Form::Json => {
+                let all = answers.iter().map(|(endpoint, answer)| {
+                    json!({
+                        "Endpoint": endpoint,
+                        "HashKV": Object::default()
+                            .with("header", header(answer.header.as_ref()))
+                            .with("compact_revision", answer.compact_revision)
+                            .with("hash_revision", answer.hash_revision)
+                            .value_with("hash", answer.hash),
+                    })
+                });
+                object(&all.collect())?;
+            }
+            Form::Fields => {
+                for (endpoint, answer) in &answers {
+                    print(
+                        format!(
+                            "{}\"Endpoint\" : {endpoint:?}\n\"Hash\" : {}\n\n",
+                            header_fields(answer.header.as_ref()),
+                            answer.hash
+                        )
+                        .as_bytes(),
+                    )?;
+                }
+            }
+            Form::Simple => {
+                for (endpoint, answer) in &answers {
+                    line(format!("{endpoint}, {}", answer.hash))?;
+                }
+            }
+            Form::Table => {
+                let rows: Vec<Vec<Cell>> = answers
+                    .iter()
+                    .map(|(endpoint, answer)| {
+                        vec![
+                            endpoint.clone().into(),
+                            answer.hash.to_string().into(),
+                            answer.hash_revision.to_string().into(),
+                            answer.compact_revision.to_string().into(),
+                        ]
+                    })
+                    .collect();
+                let head = ["ENDPOINT", "HASH", "REVISION", "COMPACTED"];
+                print(painted_table(&head, &rows, true).as_bytes())?;
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(Failure::Connection(failed.join("\n"))) }
+    }
 }
 
 /// `defrag`.

@@ -24,6 +24,12 @@ fn a_cluster_is_good_until_a_member_is_missing() {
     assert!(json["members"][0]["write_us"].is_null(), "{json}");
     assert_eq!(cluster.json(&["get", "a"])["header"]["revision"], before);
 
+    let hashes = cluster.json(&["endpoint", "hashkv", "--rev", "2"]);
+    assert!(hashes[0]["HashKV"]["hash"].is_u64(), "{hashes}");
+    assert_eq!(hashes[0]["HashKV"]["hash"], hashes[2]["HashKV"]["hash"]);
+    let lines = cluster.ctl(&["endpoint", "hashkv", "--cluster"]);
+    assert_eq!(lines.lines().filter(|line| line.contains(", ")).count(), 3, "{lines}");
+
     // One endpoint leads to all members.
     servers[2].process.signal("KILL");
     servers[2].process.wait();

@@ -1,9 +1,16 @@
 //! `quorate demo`: a cluster in one process, to play with.
 
+/// Prints a line. A reader that has seen enough is no error: members are to be stopped, and files to be removed.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        let _ = writeln!(io::stdout(), $($part)*);
+    }};
+}
+
 mod chaos;
 mod traffic;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +20,7 @@ use clap::Args;
 use quorate_etcd::{Config, Member, Server, Url};
 
 use crate::client::duration;
+use crate::go;
 use crate::log::{Format, Log, Threshold};
 use crate::signals::{Request, Signals};
 
@@ -24,6 +32,9 @@ const PORT_STRIDE: u16 = 10_000;
 
 /// Where the ports of an earlier run are kept, since the members know each other by them.
 const PORTS_FILE: &str = "ports";
+
+/// The shortest time from one kill to the next.
+const EVERY_MIN: Duration = Duration::from_millis(500);
 
 /// Three members in one process.
 #[derive(Args, Debug)]
@@ -51,6 +62,12 @@ pub(crate) struct Demo {
 impl Demo {
     /// Runs until it is interrupted.
     pub(crate) fn run(self) -> Result<ExitCode, String> {
+        if self.every < EVERY_MIN {
+            return Err(format!(
+                "--every must be at least {}: a member needs a moment to come back",
+                go::write_duration(EVERY_MIN)
+            ));
+        }
         let threshold = if self.verbose { Threshold::Info } else { Threshold::Error };
         Log::open(threshold, Format::Console, &["stderr"])?.install();
         let directory = Directory::open(self.data_dir.clone())
@@ -119,13 +136,13 @@ impl Demo {
                 leader = next_leader(&member, shown) => {
                     shown = leader;
                     match name_of(&servers, leader.0) {
-                        Some(name) => println!("{name} leads term {} now.", leader.1),
-                        None => println!("There is no leader in term {}.", leader.1),
+                        Some(name) => say!("{name} leads term {} now.", leader.1),
+                        None => say!("There is no leader in term {}.", leader.1),
                     }
                 }
             }
         };
-        println!("Stopping.");
+        say!("Stopping.");
         let ended = stop(servers, request.unwrap_or(Request::Interrupt)).await;
         Ok(if request.is_some() { ended } else { End::Verdict(true) })
     }
@@ -210,19 +227,19 @@ fn configs(directory: &Path, ports: &Ports) -> Vec<Config> {
 
 fn welcome(servers: &[(String, Server)], directory: &Path) {
     let (leader, term) = servers[0].1.handle().leader();
-    println!("Three members are running in this process:\n");
+    say!("Three members are running in this process:\n");
     let mut endpoints = Vec::new();
     for (name, server) in servers {
         let member = server.handle();
         let role = if leader == Some(member.member_id()) { "leader" } else { "follower" };
         let urls: Vec<String> = server.client_urls().iter().map(ToString::to_string).collect();
-        println!("  {name}  {}  id {:x}  {role}", urls.join(","), member.member_id());
+        say!("  {name}  {}  id {:x}  {role}", urls.join(","), member.member_id());
         endpoints.extend(server.client_urls().iter().map(|url| url.address().to_owned()));
     }
     let program = std::env::args().next().unwrap_or_else(|| "quorate".to_owned());
-    println!("\nThe term is {term}, the data are in {}.\n", directory.display());
-    println!("Try in another terminal:\n");
-    println!("  export ETCDCTL_ENDPOINTS={}", endpoints.join(","));
+    say!("\nThe term is {term}, the data are in {}.\n", directory.display());
+    say!("Try in another terminal:\n");
+    say!("  export ETCDCTL_ENDPOINTS={}", endpoints.join(","));
     for (command, says) in [
         ("put greeting hello", "any member takes it"),
         ("get greeting", "and any member has it"),
@@ -231,10 +248,10 @@ fn welcome(servers: &[(String, Server)], directory: &Path) {
         ("member list", "who belongs to the cluster"),
         ("snapshot save backup.db", "everything, in one file"),
     ] {
-        println!("  {program} {command:<26} # {says}");
+        say!("  {program} {command:<26} # {says}");
     }
-    println!("\nEvery client of etcd v3 works as well, etcdctl among them.");
-    println!("Ctrl-C stops the cluster.");
+    say!("\nEvery client of etcd v3 works as well, etcdctl among them.");
+    say!("Ctrl-C stops the cluster.");
 }
 
 /// Where the members listen.

@@ -2,6 +2,7 @@
 //! was lost.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use quorate_etcd::{Config, Server};
@@ -55,7 +56,7 @@ impl Members {
     }
 
     fn say(&self, text: &str) {
-        println!("{:>6.1} s  {text}", self.began.elapsed().as_secs_f64());
+        say!("{:>6.1} s  {text}", self.began.elapsed().as_secs_f64());
     }
 
     /// Kills a member: nothing is handed over, and no request is finished.
@@ -116,10 +117,10 @@ pub(super) async fn run(
     let servers = servers.into_iter().map(|(_, server)| Some(server)).collect();
     let mut members = Members { configs, servers, began: Instant::now(), kills: 0 };
     let lasts = settings.lasts.map_or("until Ctrl-C".to_owned(), |lasts| format!("for {lasts:?}"));
-    println!("A member is killed every {:?}, {lasts}.\n", settings.every);
+    say!("A member is killed every {:?}, {lasts}.\n", settings.every);
     let traffic = Traffic::start(&urls)?;
     let ended = disturb(&mut members, &traffic.ledger, settings, signals).await;
-    println!("\nNobody is killed any more; what was acknowledged is looked for.");
+    say!("\nNobody is killed any more; what was acknowledged is looked for.");
     let judged = judge(&members, traffic).await;
     for server in members.servers.into_iter().flatten() {
         server.shutdown().await;
@@ -127,7 +128,7 @@ pub(super) async fn run(
     ended?;
     let (good, text) = judged;
     let word = if good { Paint::Good.out("GOOD:") } else { Paint::Bad.out("BAD:") };
-    println!("{word} {text}, and {} members were killed.", members.kills);
+    say!("{word} {text}, and {} members were killed.", members.kills);
     Ok(good)
 }
 
@@ -218,7 +219,7 @@ async fn judge(members: &Members, traffic: Traffic) -> (bool, String) {
     }
     let (complaints, text) = traffic.finish().await;
     for complaint in &complaints {
-        println!("{} {complaint}", Paint::Bad.out("wrong:"));
+        say!("{} {complaint}", Paint::Bad.out("wrong:"));
     }
     (complaints.is_empty(), text)
 }

@@ -23,6 +23,9 @@ pub(crate) use self::hint::hint;
 use crate::go;
 use crate::style::Colour;
 
+/// Under which title the help shows the flags that many commands share.
+const COMMON: &str = "Common options";
+
 /// What every command that talks to a cluster needs to know.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
@@ -30,16 +33,31 @@ pub(crate) struct Common {
     #[arg(
         long,
         global = true,
+        help_heading = COMMON,
         env = "ETCDCTL_ENDPOINTS",
         value_delimiter = ',',
         default_value = "127.0.0.1:2379"
     )]
     endpoints: Vec<String>,
     /// How long to try to reach a member
-    #[arg(long, global = true, env = "ETCDCTL_DIAL_TIMEOUT", default_value = "2s", value_parser = duration)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "ETCDCTL_DIAL_TIMEOUT",
+        default_value = "2s",
+        value_parser = duration
+    )]
     pub(crate) dial_timeout: Duration,
     /// How long a command may take, once a member is reached
-    #[arg(long, global = true, env = "ETCDCTL_COMMAND_TIMEOUT", default_value = "5s", value_parser = duration)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "ETCDCTL_COMMAND_TIMEOUT",
+        default_value = "5s",
+        value_parser = duration
+    )]
     pub(crate) command_timeout: Duration,
     /// The form of what is printed
     #[arg(
@@ -48,12 +66,19 @@ pub(crate) struct Common {
         visible_short_alias = 'o',
         visible_alias = "output",
         global = true,
+        help_heading = COMMON,
         env = "ETCDCTL_WRITE_OUT",
         default_value = "simple"
     )]
     pub(crate) write_out: Form,
     /// When colours are used
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
     pub(crate) color: Colour,
 }
 

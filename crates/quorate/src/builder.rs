@@ -17,13 +17,14 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::asks::Asks;
 use crate::clock;
 use crate::disk_log::DiskLog;
-use crate::driver::{Driver, Log, State};
-use crate::error::StartError;
+use crate::driver::{Driver, Ending, Log, State};
+use crate::error::{StartError, StopReason};
 use crate::handle::{Handle, Node};
 use crate::inbox::{Inbox, InboxLimits};
 use crate::machinist::Machinist;
 use crate::memory_log::MemoryLog;
 use crate::network::{Endpoint, InProcess, Network};
+use crate::panics::message_of;
 use crate::recovery;
 use crate::remote::Remote;
 use crate::replica::{Machine, Replica, Replicated};
@@ -279,8 +280,12 @@ impl<M: Machine> Builder<M> {
         // Opening a log waits for the disk.
         let runtime = tokio::runtime::Handle::current();
         let prepared = tokio::task::spawn_blocking(move || self.prepare(&runtime)).await;
-        prepared.unwrap_or_else(|panic| {
-            Err(StartError::Disk { why: format!("the start panicked: {panic}") })
+        prepared.unwrap_or_else(|failed| {
+            let message = match failed.try_into_panic() {
+                Ok(panic) => format!("the start panicked: {}", message_of(&*panic)),
+                Err(ended) => format!("the start was given up: {ended}"),
+            };
+            Err(StartError::Machine(StopReason::Internal { message }))
         })
     }
 
@@ -304,7 +309,7 @@ impl<M: Machine> Builder<M> {
         };
         let first = Arc::new(first);
         let cluster = ClusterId(name_hash(&self.cluster));
-        let replica = Arc::new(Replica::open(self.machine)?);
+        let replica = Arc::new(Replica::open(self.machine).map_err(StartError::Machine)?);
         let untyped: Arc<dyn Replicated> = replica.clone();
         let boot_nonce = random()?;
         let tuning = self.tuning;
@@ -355,19 +360,6 @@ impl<M: Machine> Builder<M> {
         let node = quorate_node::Node::new(core, settings, clock::now(), random()?, recovered)
             .map_err(StartError::Recovered)?;
 
-        let name = format!("quorate-{id}");
-        let log_thread = match &log {
-            Log::Memory(_) => None,
-            Log::Disk(log) => Some(log.run(&name, Arc::clone(&inbox))?),
-        };
-        let machinist =
-            Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));
-        let inline = match self.apply {
-            Apply::Auto => matches!(log, Log::Memory(_)) && !untyped.is_durable(),
-            Apply::Inline => true,
-            Apply::Thread => false,
-        };
-        let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
         let asks = Arc::new(Asks::new(id, random()?, runtime.clone()));
         let shared =
             Arc::new(Shared::new(Arc::clone(&inbox), Arc::clone(&asks), log.clone(), applied));
@@ -399,6 +391,21 @@ impl<M: Machine> Builder<M> {
             }
         };
         asks.connect(&network);
+        // Only now: up to here a start may fail, and leaves nothing that runs.
+        let ending = Ending::new(Arc::clone(&shared), log.clone());
+        let name = format!("quorate-{id}");
+        let log_thread = match &log {
+            Log::Memory(_) => None,
+            Log::Disk(log) => Some(log.run(&name, Arc::clone(&inbox))?),
+        };
+        let machinist =
+            Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));
+        let inline = match self.apply {
+            Apply::Auto => matches!(log, Log::Memory(_)) && !untyped.is_durable(),
+            Apply::Inline => true,
+            Apply::Thread => false,
+        };
+        let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
         // Whoever is alone need not wait for others to be heard from.
         if node.raft().membership().voters() == [id] {
             let _ = inbox.request(Request::Campaign, ReplyTo::Nobody);
@@ -413,6 +420,7 @@ impl<M: Machine> Builder<M> {
             network,
             snapshots: Arc::clone(&snapshots),
             state: State::default(),
+            ending,
         };
         runtime.spawn(driver.run());
         Ok(Node::new(Handle::new(shared, replica, &tuning)))

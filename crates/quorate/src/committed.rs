@@ -126,8 +126,8 @@ impl<M: Machine> Committed<M> {
             if let Ok(Ok(applied)) = tokio::time::timeout(LOOK, reached).await {
                 return Ok(*applied);
             }
-            if let Some(why) = self.shared.stopped.get() {
-                return Err(CommittedError::Stopped(why.clone()));
+            if let Some(why) = self.shared.stopped() {
+                return Err(CommittedError::Stopped(why));
             }
         }
     }
@@ -137,7 +137,8 @@ impl<M: Machine> Committed<M> {
         let stopped = || CommittedError::Stopped(self.shared.stop_reason());
         let log = self.shared.log().ok_or_else(stopped)?;
         let read = move || log.read(next, applied, READ_BYTES);
-        let entries = tokio::task::spawn_blocking(read).await.map_err(|_| stopped())?;
+        let entries = tokio::task::spawn_blocking(read).await;
+        let entries = entries.map_err(|_| CommittedError::Unreadable { index: next })?;
         let entries = entries.map_err(|why| match why {
             LoadError::Compacted => CommittedError::Compacted { index: next },
             LoadError::Unreadable => CommittedError::Unreadable { index: next },

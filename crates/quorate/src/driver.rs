@@ -31,6 +31,7 @@ use crate::machinist::{Machinist, Work};
 use crate::memory_log::MemoryLog;
 use crate::metrics::Counters;
 use crate::network::Network;
+use crate::panics::{caught_async, message_of, reporting};
 use crate::peers::Peers;
 use crate::replica::View;
 use crate::replies::{Refusal, Replies, ReplyTo};
@@ -103,6 +104,8 @@ pub(crate) struct Driver {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) state: State,
+    /// The last field, so that the others are gone when it says that the node is.
+    pub(crate) ending: Ending,
 }
 
 /// What the driver itself has to remember.
@@ -147,6 +150,13 @@ struct Seen {
 impl Driver {
     /// Runs until told to stop, or until going on is impossible.
     pub(crate) async fn run(mut self) {
+        if let Err(why) = caught_async("the node's own task", self.work()).await {
+            self.stop(why);
+        }
+        self.end().await;
+    }
+
+    async fn work(&mut self) {
         let inbox = Arc::clone(&self.shared.inbox);
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         // When the timer goes off, if it has not. One that goes off too early does no harm, and
@@ -186,7 +196,6 @@ impl Driver {
                 }
             }
         }
-        self.end().await;
     }
 
     fn deadline(&self) -> Time {
@@ -234,7 +243,7 @@ impl Driver {
         if self.state.flush_at.is_some_and(|at| at <= now) {
             self.state.flush_at = None;
             self.state.flushing = true;
-            self.work(Work::Flush);
+            self.give(Work::Flush);
         }
         if self.look_at() <= now {
             self.look(now);
@@ -447,7 +456,7 @@ impl Driver {
                 Log::Memory(log) => log.compact(&start),
                 Log::Disk(log) => log.compact(start),
             },
-            Action::Spool => self.work(Work::View),
+            Action::Spool => self.give(Work::View),
             Action::Fetch { from, snapshot } => self.network.fetch(from, snapshot),
             Action::Install(install) => {
                 let (done, restored) = mpsc::channel();
@@ -464,7 +473,7 @@ impl Driver {
                     }
                     Log::Disk(log) => log.install(install.clone(), restored),
                 }
-                self.work_aside(Work::Install(install, done));
+                self.give_aside(Work::Install(install, done));
             }
             Action::Notice(notice) => self.notice(notice),
             Action::Stop => {
@@ -515,7 +524,7 @@ impl Driver {
     }
 
     /// Something for the state machine, in order with what it was given before.
-    fn work(&mut self, work: Work) {
+    fn give(&mut self, work: Work) {
         match &self.apply_thread {
             Some((thread, _)) => {
                 let _ = thread.send(work);
@@ -530,16 +539,17 @@ impl Driver {
 
     /// The same for something that takes long; nothing is given to the state machine until it is
     /// done.
-    fn work_aside(&mut self, work: Work) {
+    fn give_aside(&mut self, work: Work) {
         if self.apply_thread.is_some() {
-            return self.work(work);
+            return self.give(work);
         }
         let machinist = self.machinist.share();
-        tokio::task::spawn_blocking(move || {
+        let work = move || {
             if let Err(why) = machinist.work(work) {
                 machinist.inbox.report(Report::Stop(why));
             }
-        });
+        };
+        tokio::task::spawn_blocking(reporting("an installation", &self.shared.inbox, work));
     }
 
     fn load(&self, load: Load) {
@@ -550,7 +560,10 @@ impl Driver {
         };
         match &self.log {
             Log::Memory(_) => read(),
-            Log::Disk(_) => drop(tokio::task::spawn_blocking(read)),
+            Log::Disk(_) => {
+                let read = reporting("a read of the log", &self.shared.inbox, read);
+                drop(tokio::task::spawn_blocking(read));
+            }
         }
     }
 
@@ -574,7 +587,7 @@ impl Driver {
                 Ok(written) => Report::Spooled(written.ok().map(|bytes| (id, bytes))),
                 Err(panic) => Report::Stop(StopReason::Panicked {
                     operation: "writing a snapshot",
-                    message: crate::replica::message_of(&*panic),
+                    message: message_of(&*panic),
                 }),
             });
         });
@@ -688,10 +701,11 @@ impl Driver {
 
     async fn end(self) {
         let Self { shared, apply_thread, log, log_thread, network, machinist, state, .. } = self;
+        let mut ending = self.ending;
         let why = state.stop.unwrap_or(StopReason::Requested);
-        let _ = shared.stopped.set(why.clone());
-        shared.forget_log();
-        network.close().await;
+        ending.stop(why.clone());
+        // A network that panics is closed as far as it can be.
+        let _ = caught_async("the network", network.close()).await;
         shared.asks.close();
         shared.inbox.close();
         // Whoever waits is told that nobody answers, and asks why.
@@ -713,7 +727,40 @@ impl Driver {
             drop(log);
         });
         let _ = threads.await;
-        shared.tell(NodeEvent::Stopped(why));
-        shared.ended.send_replace(true);
+        drop(ending);
+    }
+}
+
+/// However the driver ends, by a panic or with its runtime too, nobody waits for it in vain, and the
+/// log's thread ends.
+pub(crate) struct Ending {
+    shared: Arc<Shared>,
+    log: Option<Log>,
+    why: StopReason,
+}
+
+impl Ending {
+    pub(crate) fn new(shared: Arc<Shared>, log: Log) -> Self {
+        Self { shared, log: Some(log), why: StopReason::RuntimeEnded }
+    }
+
+    /// From now on the node has stopped; its log is let go of.
+    fn stop(&mut self, why: StopReason) {
+        self.shared.set_stopped(&why);
+        self.shared.forget_log();
+        self.why = why;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.stop(self.why.clone());
+        self.shared.asks.close();
+        self.shared.inbox.close();
+        if let Some(Log::Disk(log)) = self.log.take() {
+            log.stop();
+        }
+        self.shared.tell(NodeEvent::Stopped(self.why.clone()));
+        self.shared.ended.send_replace(true);
     }
 }

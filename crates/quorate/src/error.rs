@@ -42,11 +42,15 @@ pub enum StopReason {
         /// What failed.
         message: String,
     },
-    /// A part of the library itself panicked; please report it.
+    /// A part of the library itself panicked; please report it. If the network or the disk is yours,
+    /// the panic may be, too.
     Internal {
-        /// What the panic said.
+        /// Which part, and what the panic said.
         message: String,
     },
+    /// The tokio runtime in which the node was started does not run any more. Next time, stop the node
+    /// first.
+    RuntimeEnded,
 }
 
 impl fmt::Display for StopReason {
@@ -64,6 +68,7 @@ impl fmt::Display for StopReason {
             }
             Self::Disk { message } => write!(f, "the disk failed: {message}"),
             Self::Internal { message } => write!(f, "internal error: {message}"),
+            Self::RuntimeEnded => f.write_str("the runtime of the node has ended"),
         }
     }
 }

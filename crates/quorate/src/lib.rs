@@ -217,6 +217,7 @@ mod members;
 mod memory_log;
 mod metrics;
 mod network;
+mod panics;
 mod peers;
 mod recovery;
 mod remote;

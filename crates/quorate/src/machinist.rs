@@ -15,7 +15,8 @@ use quorate_raft::{Entry, Index, Install};
 use crate::durable::{Flush, FlushJob};
 use crate::error::StopReason;
 use crate::inbox::{Inbox, Report};
-use crate::replica::{Replicated, message_of};
+use crate::panics::{message_of, reporting};
+use crate::replica::Replicated;
 use crate::snapshot_file::sessions_of;
 use crate::snapshots::Snapshots;
 
@@ -58,15 +59,16 @@ impl Machinist {
     /// Starts a thread that does what is sent to it, until the sender is dropped or it fails.
     pub(crate) fn run(self, name: &str) -> io::Result<(mpsc::Sender<Work>, JoinHandle<()>)> {
         let (sender, receiver) = mpsc::channel();
-        let thread =
-            std::thread::Builder::new().name(format!("{name}-apply")).spawn(move || {
-                while let Ok(work) = receiver.recv() {
-                    if let Err(why) = self.work(work) {
-                        self.inbox.report(Report::Stop(why));
-                        return;
-                    }
+        let inbox = Arc::clone(&self.inbox);
+        let work = move || {
+            while let Ok(work) = receiver.recv() {
+                if let Err(why) = self.work(work) {
+                    return self.inbox.report(Report::Stop(why));
                 }
-            })?;
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("{name}-apply"));
+        let thread = thread.spawn(reporting("the thread that applies", &inbox, work))?;
         Ok((sender, thread))
     }
 

@@ -169,19 +169,19 @@ impl<M: Machine> Handle<M> {
         loop {
             let (to, answer) = oneshot::channel();
             let request = Request::Change(change.clone());
-            let stopped = || ChangeError::Stopped(self.shared.stop_reason());
             let refused = self.shared.inbox.request(request, ReplyTo::Change(to));
             refused.map_err(|refused| match refused {
                 Refused::Full => ChangeError::Busy,
-                Refused::Closed => stopped(),
+                Refused::Closed => ChangeError::Stopped(self.shared.stop_reason()),
             })?;
-            match answer.await.map_err(|_| stopped())? {
-                Ok(at) => return Ok(at),
+            match answer.await {
+                Ok(Ok(at)) => return Ok(at),
+                Err(_) => return Err(ChangeError::Stopped(self.shared.why_unanswered().await)),
                 // A new leader commits an entry of its own first, and changes follow one another.
-                Err(Core::NotReady | Core::InFlight { .. }) if Instant::now() < deadline => {
+                Ok(Err(Core::NotReady | Core::InFlight { .. })) if Instant::now() < deadline => {
                     self.pause(self.leader_changed(), deadline).await;
                 }
-                Err(why) => return Err(ChangeError::Refused { why, effect }),
+                Ok(Err(why)) => return Err(ChangeError::Refused { why, effect }),
             }
         }
     }
@@ -229,14 +229,15 @@ impl<M: Machine> Handle<M> {
     pub async fn transfer(&self, id: u64) -> Result<Term, TransferError> {
         let (to, answer) = oneshot::channel();
         let request = Request::Transfer { to: NodeId(id) };
-        let stopped = || TransferError::Stopped(self.shared.stop_reason());
         let refused = self.shared.inbox.request(request, ReplyTo::Transfer(to));
         refused.map_err(|refused| match refused {
             Refused::Full => TransferError::Busy,
-            Refused::Closed => stopped(),
+            Refused::Closed => TransferError::Stopped(self.shared.stop_reason()),
         })?;
-        let result = answer.await.map_err(|_| stopped())?;
-        result.map_err(TransferError::Refused)
+        match answer.await {
+            Ok(result) => result.map_err(TransferError::Refused),
+            Err(_) => Err(TransferError::Stopped(self.shared.why_unanswered().await)),
+        }
     }
 
     /// If this node leads: makes the voter lead that is furthest, and waits for it.

@@ -10,6 +10,7 @@ use quorate_raft::{Incarnation, NodeId, SnapshotMeta};
 
 use crate::asks::Asks;
 use crate::inbox::{Inbox, Report};
+use crate::panics::caught;
 use crate::peers::Peers;
 use crate::snapshot_file::Head;
 use crate::snapshots::{Incoming, Snapshots};
@@ -38,12 +39,19 @@ impl Endpoint {
         copy: impl FnOnce(&mut Incoming<'_>) -> std::io::Result<()>,
     ) {
         let alone = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.snapshots.receive(meta.id).and_then(|mut incoming| {
-            copy(&mut incoming)?;
-            let (cluster, meta) = (self.cluster, meta.clone());
-            incoming.finish(&Head { cluster, meta, sessions: Bytes::new() })
-        });
+        let receive = || {
+            self.snapshots.receive(meta.id).and_then(|mut incoming| {
+                copy(&mut incoming)?;
+                let (cluster, meta) = (self.cluster, meta.clone());
+                incoming.finish(&Head { cluster, meta, sessions: Bytes::new() })
+            })
+        };
+        let result = caught("receiving a snapshot", receive);
         drop(alone);
+        let result = match result {
+            Ok(result) => result,
+            Err(why) => return self.inbox.report(Report::Stop(why)),
+        };
         if let Err(error) = &result
             && error.kind() != std::io::ErrorKind::Interrupted
         {

@@ -19,8 +19,9 @@ use quorate_transport::{
 use tokio::sync::watch;
 
 use crate::builder::AddressOf;
+use crate::error::StopReason;
 use crate::events::NodeEvent;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Report};
 use crate::metrics::Counters;
 use crate::network::{BoxFuture, Endpoint, Network};
 use crate::peers::Peers;
@@ -265,6 +266,11 @@ impl Handler for Ears {
         let identity = u64::from(u32::from_le_bytes(end)) << 32 | (length & 0xffff_ffff);
         let reader = Box::new(Spooled { source, at: length });
         Ok(Some(SnapshotSource { length, identity, reader }))
+    }
+
+    fn panicked(&self, message: &str) {
+        let message = format!("a task of the transport panicked: {message}");
+        self.endpoint.inbox.report(Report::Stop(StopReason::Internal { message }));
     }
 
     fn note(&self, note: Note) {

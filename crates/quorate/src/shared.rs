@@ -1,7 +1,7 @@
 //! What the driver and the handles share.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use quorate_raft::{Index, Membership, NodeId, Term, Time};
 use tokio::sync::{broadcast, watch};
@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     pub(crate) membership: watch::Sender<Arc<Membership>>,
     pub(crate) events: broadcast::Sender<NodeEvent>,
     /// Why the node has stopped, from then on.
-    pub(crate) stopped: OnceLock<StopReason>,
+    pub(crate) stopped: watch::Sender<Option<StopReason>>,
     /// All its threads have ended, too.
     pub(crate) ended: watch::Sender<bool>,
 }
@@ -45,7 +45,7 @@ impl Shared {
             leader: watch::channel((None, Term(0))).0,
             membership: watch::channel(Arc::default()).0,
             events: broadcast::channel(EVENTS_MAX).0,
-            stopped: OnceLock::new(),
+            stopped: watch::channel(None).0,
             ended: watch::channel(false).0,
         }
     }
@@ -64,8 +64,31 @@ impl Shared {
         let _ = self.events.send(event);
     }
 
+    /// Why the node does not run any more; `None` while it does.
+    pub(crate) fn stopped(&self) -> Option<StopReason> {
+        self.stopped.borrow().clone()
+    }
+
+    /// The first reason counts.
+    pub(crate) fn set_stopped(&self, why: &StopReason) {
+        self.stopped.send_if_modified(|stopped| {
+            let first = stopped.is_none();
+            stopped.get_or_insert_with(|| why.clone());
+            first
+        });
+    }
+
+    /// The same for a node that takes nothing any more.
     pub(crate) fn stop_reason(&self) -> StopReason {
-        self.stopped.get().cloned().unwrap_or(StopReason::Requested)
+        self.stopped().unwrap_or(StopReason::Requested)
+    }
+
+    /// Why whoever was to answer is gone. A driver that panics lets go of those who wait a moment
+    /// before the reason is known, so this waits for it.
+    pub(crate) async fn why_unanswered(&self) -> StopReason {
+        let mut stopped = self.stopped.subscribe();
+        let why = stopped.wait_for(Option::is_some).await;
+        why.ok().and_then(|why| why.clone()).unwrap_or(StopReason::Requested)
     }
 }
 

@@ -95,7 +95,7 @@ impl Tcp {
 
 impl Transport for Tcp {
     fn start(&self, handler: Arc<dyn Handler>) -> Result<(), StartError> {
-        let tasks = Tasks::new().ok_or(StartError::NoRuntime)?;
+        let tasks = Tasks::new(Arc::clone(&handler)).ok_or(StartError::NoRuntime)?;
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         let listener = listener.ok_or(StartError::AlreadyStarted)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|source| {

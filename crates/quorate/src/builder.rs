@@ -14,6 +14,7 @@ use quorate_transport::{Identity, Peer, Settings as TcpSettings, Tcp, Transport}
 use quorate_wal::{Disk, Options, RealDisk};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::addresses;
 use crate::asks::Asks;
 use crate::clock;
 use crate::disk_log::DiskLog;
@@ -29,8 +30,9 @@ use crate::recovery;
 use crate::remote::Remote;
 use crate::replica::{Machine, Replica, Replicated};
 use crate::replies::ReplyTo;
+use crate::seed::SEEDED_AT;
 use crate::shared::Shared;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Snapshots, named};
 
 /// What a node is started with. Made by [`Node::builder`].
 ///
@@ -172,8 +174,9 @@ impl<M: Machine> Builder<M> {
     }
 
     /// The first members of a new cluster, each with its address; this node is one of them. All of
-    /// them must be started with the same list: nothing else tells them that they belong together, and
-    /// lists that differ make clusters that differ. A node whose directory holds a log already goes on
+    /// them must be started with the same list of ids: nodes that were told of others refuse each other,
+    /// and both say so in an event ([`RefusalCode::OtherFounders`](quorate_transport::RefusalCode)), as
+    /// long as their logs go back to the beginning. A node whose directory holds a log already goes on
     /// where it was, whatever this says. So a wrong address in the first list stays wrong: as long as
     /// nothing was committed, delete the directories of all of them and start again; later, correct the
     /// address with [`ChangeStep::SetContext`](crate::ChangeStep::SetContext) at the leader.
@@ -183,7 +186,7 @@ impl<M: Machine> Builder<M> {
         I: IntoIterator<Item = (u64, A)>,
         A: AsRef<str>,
     {
-        self.first = Some(First::Members(addresses(members)));
+        self.first = Some(First::Members(listed(members)));
         self
     }
 
@@ -196,7 +199,7 @@ impl<M: Machine> Builder<M> {
         I: IntoIterator<Item = (u64, A)>,
         A: AsRef<str>,
     {
-        self.first = Some(First::Join(addresses(contacts)));
+        self.first = Some(First::Join(listed(contacts)));
         self
     }
 
@@ -307,6 +310,10 @@ impl<M: Machine> Builder<M> {
                 ));
             }
         };
+        let address_of = self.address_of;
+        if matches!(self.network, Reach::Tcp(_)) {
+            check_addresses(id, &contacts, self.listen.as_deref(), address_of)?;
+        }
         let first = Arc::new(first);
         let cluster = ClusterId(name_hash(&self.cluster));
         let replica = Arc::new(Replica::open(self.machine).map_err(StartError::Machine)?);
@@ -328,7 +335,11 @@ impl<M: Machine> Builder<M> {
                 let snapshots = Snapshots::in_directory(directory.join("snapshots"))?;
                 let disk = match self.log_disk {
                     Some(disk) => disk,
-                    None => Arc::new(RealDisk::new(directory.join("log"))?),
+                    None => {
+                        let directory = directory.join("log");
+                        let disk = RealDisk::new(&directory);
+                        Arc::new(disk.map_err(named("making", &directory))?)
+                    }
                 };
                 let options = Options {
                     segment_bytes: tuning.segment_bytes,
@@ -349,6 +360,7 @@ impl<M: Machine> Builder<M> {
             bytes_max: tuning.core.unapplied_bytes_max,
         }));
         let applied = recovered.applied;
+        let founders = founders(&recovered);
         let core = Config { cluster, node: id, incarnation, ..tuning.core.clone() };
         // A machine that keeps nothing on disk lives on its snapshots, unless its log dies with it.
         let snapshots_of = |log: &Log| {
@@ -363,21 +375,23 @@ impl<M: Machine> Builder<M> {
         let asks = Arc::new(Asks::new(id, random()?, runtime.clone()));
         let shared =
             Arc::new(Shared::new(Arc::clone(&inbox), Arc::clone(&asks), log.clone(), applied));
+        let dialled = matches!(self.network, Reach::Tcp(_)).then_some(address_of);
         let endpoint = Endpoint {
             node: id,
             cluster,
             incarnation,
+            founders: Arc::clone(&founders),
             inbox: Arc::clone(&inbox),
             snapshots: Arc::clone(&snapshots),
             asks: Arc::clone(&asks),
             receiving: Arc::default(),
         };
-        let address_of = self.address_of;
         let own = contacts.iter().find(|(node, _)| *node == id);
         let listen = self.listen.or_else(|| own.map(|(_, context)| address_of(context.as_bytes())));
-        let identity = Identity { cluster, node: id, incarnation, boot: boot_nonce, features: 0 };
+        let boot = boot_nonce;
+        let identity = Identity { cluster, node: id, incarnation, boot, features: 0, founders };
         let network: Arc<dyn Network> = match self.network {
-            Reach::InProcess(network) => network.join(endpoint),
+            Reach::InProcess(network) => network.join(endpoint)?,
             Reach::Own(make) => remote(make(identity), endpoint, &shared, &contacts, address_of)?,
             Reach::Tcp(tune) => {
                 let listen = listen.ok_or_else(|| {
@@ -423,14 +437,43 @@ impl<M: Machine> Builder<M> {
             ending,
         };
         runtime.spawn(driver.run());
-        Ok(Node::new(Handle::new(shared, replica, &tuning)))
+        Ok(Node::new(Handle::new(shared, replica, &tuning, dialled)))
     }
 }
 
-pub(crate) fn addresses<A: AsRef<str>>(
+pub(crate) fn listed<A: AsRef<str>>(
     members: impl IntoIterator<Item = (u64, A)>,
 ) -> Vec<(NodeId, String)> {
     members.into_iter().map(|(id, address)| (NodeId(id), address.as_ref().to_owned())).collect()
+}
+
+/// Finds nonsense before it becomes a member that nobody reaches.
+fn check_addresses(
+    id: NodeId,
+    contacts: &[(NodeId, String)],
+    listen: Option<&str>,
+    address_of: AddressOf,
+) -> Result<(), StartError> {
+    for (node, context) in contacts {
+        let address = address_of(context.as_bytes());
+        // The port that the system chooses is nobody's business where there are no others.
+        let checked = if *node == id && contacts.len() == 1 {
+            addresses::check_own(&address)
+        } else {
+            addresses::check(&address)
+        };
+        checked.map_err(|why| StartError::Setting { why: format!("member {node}: {why}") })?;
+    }
+    let listen = listen.map_or(Ok(()), addresses::check_own);
+    listen.map_err(|why| StartError::Setting { why: format!("`listen`: {why}") })
+}
+
+/// The voters that the cluster was founded with, if the log still goes back that far. The first entry
+/// of a log is a leader's no-op, so behind it the configuration is the first one still.
+fn founders(recovered: &Recovered) -> Arc<[NodeId]> {
+    let start = &recovered.snapshot;
+    let known = start.id.index <= SEEDED_AT.index;
+    if known { start.membership.voters().into() } else { Arc::default() }
 }
 
 fn remote(
@@ -481,9 +524,12 @@ pub(crate) fn name_hash(name: &str) -> u64 {
 
 pub(crate) fn random() -> std::io::Result<u64> {
     let mut bytes = [0u8; 8];
-    let count = getrandom(&mut bytes, GetRandomFlags::empty())?;
+    let count = getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|error| {
+        let error = std::io::Error::from(error);
+        std::io::Error::new(error.kind(), format!("the system gives no random bytes: {error}"))
+    })?;
     if count < bytes.len() {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
+        return Err(std::io::Error::other("the system gives too few random bytes"));
     }
     Ok(u64::from_le_bytes(bytes))
 }

@@ -74,15 +74,7 @@ impl fmt::Display for CommittedError {
     }
 }
 
-impl std::error::Error for CommittedError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Undecodable { why, .. } => Some(why),
-            Self::Stopped(why) => Some(why),
-            Self::Compacted { .. } | Self::Unreadable { .. } => None,
-        }
-    }
-}
+impl std::error::Error for CommittedError {}
 
 impl<M: Machine> Handle<M> {
     /// The committed commands from index `from` on, as the log here has them: those that are there,

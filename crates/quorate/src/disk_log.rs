@@ -14,7 +14,7 @@ use quorate_wal::{ChoreError, Progress, ReadError, Stopped, Wal, WriteError};
 
 use crate::error::StopReason;
 use crate::inbox::{Inbox, Report};
-use crate::panics::reporting;
+use crate::panics::{reporting, unstarted};
 
 /// How long after the last sync the log is marked as whole.
 const MARK_AFTER: Duration = Duration::from_millis(100);
@@ -72,7 +72,8 @@ impl DiskLog {
             }
         };
         let thread = std::thread::Builder::new().name(format!("{name}-log"));
-        thread.spawn(reporting("the thread that writes the log", &inbox, work))
+        let thread = thread.spawn(reporting("the thread that writes the log", &inbox, work));
+        thread.map_err(unstarted)
     }
 
     fn push(&self, job: Job) {

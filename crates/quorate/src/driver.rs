@@ -35,7 +35,7 @@ use crate::panics::{caught_async, message_of, reporting};
 use crate::peers::Peers;
 use crate::replica::View;
 use crate::replies::{Refusal, Replies, ReplyTo};
-use crate::shared::{Freshness, Shared};
+use crate::shared::{Freshness, Matter, Shared};
 use crate::snapshot_file::Head;
 use crate::snapshots::Snapshots;
 
@@ -126,7 +126,7 @@ pub(crate) struct State {
     failed: Option<StopReason>,
     no_space: bool,
     /// Who waits for the snapshot that is being made.
-    spool_waiting: Vec<oneshot::Sender<bool>>,
+    spool_waiting: Vec<oneshot::Sender<Result<(), String>>>,
     flush_at: Option<Time>,
     flushing: bool,
     look_at: Time,
@@ -144,6 +144,8 @@ struct Seen {
     term: Term,
     leader: (Option<NodeId>, Term),
     membership: Option<Arc<Membership>>,
+    /// The configuration from which this node is missing that was a member, until it has committed.
+    leaves_at: Option<Index>,
     applied: Index,
 }
 
@@ -270,7 +272,8 @@ impl Driver {
             }
             Report::FetchFailed { from, snapshot, why } => {
                 Counters::add(&self.shared.counters.fetches_failed, 1);
-                self.shared.tell(NodeEvent::FetchFailed { from, snapshot, why });
+                let failed = NodeEvent::FetchFailed { from, snapshot, why };
+                self.shared.tell_again(&Matter::FetchFailed(from), failed);
             }
             Report::NoSpace(full) => {
                 self.state.no_space = full;
@@ -572,7 +575,8 @@ impl Driver {
     fn spool(&mut self, view: View) {
         let meta = self.node.raft().snapshot_meta(view.at.index);
         let Some(meta) = meta.filter(|meta| meta.id == view.at && meta.id != LogId::ZERO) else {
-            return self.shared.inbox.report(Report::Spooled(None));
+            let why = "there is nothing new to be written".to_owned();
+            return self.shared.inbox.report(Report::Spooled(Err(why)));
         };
         let cluster = self.node.raft().config().cluster;
         let sessions = view.sessions.clone().into();
@@ -584,7 +588,10 @@ impl Driver {
                 snapshots.write(&head, view)
             }));
             inbox.report(match written {
-                Ok(written) => Report::Spooled(written.ok().map(|bytes| (id, bytes))),
+                Ok(written) => Report::Spooled(match written {
+                    Ok(bytes) => Ok((id, bytes)),
+                    Err(error) => Err(error.to_string()),
+                }),
                 Err(panic) => Report::Stop(StopReason::Panicked {
                     operation: "writing a snapshot",
                     message: message_of(&*panic),
@@ -593,18 +600,24 @@ impl Driver {
         });
     }
 
-    fn spooled(&mut self, now: Time, result: Option<(LogId, u64)>) {
+    fn spooled(&mut self, now: Time, result: Result<(LogId, u64), String>) {
         for waiting in self.state.spool_waiting.drain(..) {
-            let _ = waiting.send(result.is_some());
+            let _ = waiting.send(result.clone().map(|_| ()));
         }
-        if let Some((at, bytes)) = result {
-            Counters::add(&self.shared.counters.snapshots_taken, 1);
-            self.shared.tell(NodeEvent::SnapshotTaken { at, bytes });
-        } else {
-            Counters::add(&self.shared.counters.snapshots_failed, 1);
-            self.shared.tell(NodeEvent::SnapshotFailed);
+        let taken = result.as_ref().ok().map(|(at, _)| *at);
+        match result {
+            Ok((at, bytes)) => {
+                Counters::add(&self.shared.counters.snapshots_taken, 1);
+                self.shared.over(&Matter::SnapshotFailed);
+                self.shared.tell(NodeEvent::SnapshotTaken { at, bytes });
+            }
+            Err(why) => {
+                Counters::add(&self.shared.counters.snapshots_failed, 1);
+                let failed = NodeEvent::SnapshotFailed { why };
+                self.shared.tell_again(&Matter::SnapshotFailed, failed);
+            }
         }
-        self.node.step(now, Event::Spooled(result.map(|(at, _)| at)));
+        self.node.step(now, Event::Spooled(taken));
     }
 
     fn stored(&mut self, seq: Seq) {
@@ -617,10 +630,13 @@ impl Driver {
     // ---- what others want to know ----
 
     fn notice(&self, notice: Notice) {
-        self.shared.tell(match notice {
-            Notice::SteppedDown { term, why } => NodeEvent::SteppedDown { term, why },
-            other => NodeEvent::Notice(other),
-        });
+        match (Matter::of_notice(&notice), notice) {
+            (Some(matter), notice) => self.shared.tell_again(&matter, NodeEvent::Notice(notice)),
+            (None, Notice::SteppedDown { term, why }) => {
+                self.shared.tell(NodeEvent::SteppedDown { term, why });
+            }
+            (None, notice) => self.shared.tell(NodeEvent::Notice(notice)),
+        }
     }
 
     fn tell(&mut self, now: Time) {
@@ -663,10 +679,19 @@ impl Driver {
             self.network.set_peers(&state.peers);
         }
         if !seen.membership.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, membership)) {
-            seen.membership = Some(Arc::clone(membership));
+            let before = seen.membership.replace(Arc::clone(membership));
             let (membership, at) = (Arc::clone(membership), raft.status().membership_index);
+            if membership.contains(shared.id) {
+                seen.leaves_at = None;
+            } else if before.is_some_and(|before| before.contains(shared.id)) {
+                seen.leaves_at = Some(at);
+            }
             shared.membership.send_replace(Arc::clone(&membership));
             shared.tell(NodeEvent::Membership { membership, at });
+        }
+        if let Some(at) = seen.leaves_at.take_if(|at| *at <= raft.commit_index()) {
+            let _ = shared.removed.set(at);
+            shared.tell(NodeEvent::Removed { at });
         }
     }
 

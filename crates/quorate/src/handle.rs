@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_node::sessions::Response;
-use quorate_node::{Executed, ReadFailure, Request};
+use quorate_node::{Executed, Request};
 use quorate_raft::{Index, LogId, Membership, NodeId, ReadMode, Status, Term, Time};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::builder::{Builder, Tuning};
+use crate::builder::{AddressOf, Builder, Tuning};
 use crate::clock;
 use crate::codec::{Codec, CodecError};
 use crate::control::Control;
@@ -99,6 +99,8 @@ pub(crate) struct Limits {
     pub(crate) sessions_max: u32,
     pub(crate) read_wait: Duration,
     pub(crate) election_timeout: Duration,
+    /// Finds addresses that TCP is to dial.
+    pub(crate) dialled: Option<AddressOf>,
 }
 
 impl<M: Machine> Clone for Handle<M> {
@@ -227,13 +229,19 @@ impl ProposeError {
 }
 
 impl<M: Machine> Handle<M> {
-    pub(crate) fn new(shared: Arc<Shared>, replica: Arc<Replica<M>>, tuning: &Tuning) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        replica: Arc<Replica<M>>,
+        tuning: &Tuning,
+        dialled: Option<AddressOf>,
+    ) -> Self {
         let limits = Limits {
             leader_wait: tuning.leader_wait,
             session_wait: tuning.session_wait,
             sessions_max: tuning.sessions_max,
             read_wait: Duration::from_micros(tuning.node.read_wait_us),
             election_timeout: Duration::from_micros(tuning.core.election_timeout_max_us),
+            dialled,
         };
         Self { shared, replica, limits }
     }
@@ -574,6 +582,14 @@ impl<M: Machine> Handle<M> {
         Arc::clone(&self.shared.membership.borrow())
     }
 
+    /// Where the configuration stands in the log that has removed this node, once it is committed and
+    /// known here. A node that was down meanwhile learns it only from the refusals of the others, which
+    /// are [events](Self::events).
+    #[must_use]
+    pub fn removed(&self) -> Option<Index> {
+        self.shared.removed.get().copied()
+    }
+
     /// The highest index that the state machine here has applied.
     #[must_use]
     pub fn applied(&self) -> Index {
@@ -610,8 +626,7 @@ impl<M: Machine> Handle<M> {
         let (to, done) = oneshot::channel();
         self.control(Control::Snapshot(to)).await;
         match done.await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(std::io::Error::other("no snapshot was taken")),
+            Ok(taken) => taken.map_err(std::io::Error::other),
             Err(_) => Err(std::io::Error::other(self.shared.why_unanswered().await)),
         }
     }

@@ -28,7 +28,7 @@ pub(crate) struct Arrivals {
 pub(crate) enum Report {
     Event(Event),
     /// A view was written into a snapshot that is finished and durable, or not.
-    Spooled(Option<(LogId, u64)>),
+    Spooled(Result<(LogId, u64), String>),
     /// The state machine's data, to be written into a snapshot.
     View(View),
     /// A durable state machine has made its data durable up to here.

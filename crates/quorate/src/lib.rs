@@ -198,6 +198,7 @@
 //! * Transactions over several clusters, and sharding.
 //! * Repair of a damaged log from peers: replace the node.
 
+mod addresses;
 mod asks;
 mod builder;
 mod clock;
@@ -221,6 +222,7 @@ mod panics;
 mod peers;
 mod recovery;
 mod remote;
+mod repeats;
 mod replica;
 mod replies;
 mod seed;
@@ -230,6 +232,7 @@ mod snapshot_file;
 mod snapshots;
 pub mod testing;
 
+pub use addresses::AddressError;
 pub use asks::AskError;
 pub use builder::{Apply, Builder, Tuning};
 pub use codec::{Codec, CodecError, Raw};

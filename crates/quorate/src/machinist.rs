@@ -15,7 +15,7 @@ use quorate_raft::{Entry, Index, Install};
 use crate::durable::{Flush, FlushJob};
 use crate::error::StopReason;
 use crate::inbox::{Inbox, Report};
-use crate::panics::{message_of, reporting};
+use crate::panics::{message_of, reporting, unstarted};
 use crate::replica::Replicated;
 use crate::snapshot_file::sessions_of;
 use crate::snapshots::Snapshots;
@@ -68,7 +68,8 @@ impl Machinist {
             }
         };
         let thread = std::thread::Builder::new().name(format!("{name}-apply"));
-        let thread = thread.spawn(reporting("the thread that applies", &inbox, work))?;
+        let thread = thread.spawn(reporting("the thread that applies", &inbox, work));
+        let thread = thread.map_err(unstarted)?;
         Ok((sender, thread))
     }
 
@@ -105,7 +106,7 @@ impl Machinist {
                     });
                 };
                 let thread = std::thread::Builder::new().name("quorate-flush".to_owned());
-                let thread = thread.spawn(run).map_err(|error| failed(&error))?;
+                let thread = thread.spawn(run).map_err(|error| failed(&unstarted(error)))?;
                 *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
             }
         }

@@ -1,4 +1,5 @@
-//! Panics as values, so that each ends the node with a reason instead of leaving somebody waiting.
+//! Threads and tasks whose panics are values, so that each ends the node with a reason instead of leaving
+//! somebody waiting.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -52,4 +53,10 @@ pub(crate) fn reporting<W: FnOnce()>(
             inbox.report(Report::Stop(why));
         }
     }
+}
+
+/// A thread could not be had.
+#[allow(clippy::needless_pass_by_value, reason = "it is what an error is mapped with")]
+pub(crate) fn unstarted(error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("a thread could not be started: {error}"))
 }

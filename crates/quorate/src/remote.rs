@@ -25,7 +25,7 @@ use crate::inbox::{Inbox, Report};
 use crate::metrics::Counters;
 use crate::network::{BoxFuture, Endpoint, Network};
 use crate::peers::Peers;
-use crate::shared::Shared;
+use crate::shared::{Matter, Shared};
 use crate::snapshots::{Incoming, Source};
 
 /// Messages that are larger go by the bulk lane, whatever they say.
@@ -274,7 +274,15 @@ impl Handler for Ears {
     }
 
     fn note(&self, note: Note) {
-        self.shared.tell(NodeEvent::Transport(note));
+        if let Note::Connected { peer, .. } = note
+            && self.shared.over(&Matter::Unreachable(peer))
+        {
+            self.shared.tell(NodeEvent::Reached { peer });
+        }
+        match Matter::of_note(&note) {
+            Some(matter) => self.shared.tell_again(&matter, NodeEvent::Transport(note)),
+            None => self.shared.tell(NodeEvent::Transport(note)),
+        }
     }
 }
 

@@ -92,6 +92,15 @@ pub enum Note {
         /// The lane.
         lane: Lane,
     },
+    /// A connection to a peer could not be made; dialling goes on.
+    Unreachable {
+        /// The peer.
+        peer: NodeId,
+        /// Where it was tried.
+        address: String,
+        /// Why, for people.
+        why: String,
+    },
     /// They cannot any more; dialling goes on.
     Disconnected {
         /// The peer.

@@ -101,8 +101,12 @@ impl Transport for Tcp {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|source| {
             StartError::Listen { address: self.settings.listen.clone(), source }
         })?;
-        let shared =
-            Arc::new(Shared::new(self.identity, self.settings.clone(), handler, tasks.clone()));
+        let shared = Arc::new(Shared::new(
+            self.identity.clone(),
+            self.settings.clone(),
+            handler,
+            tasks.clone(),
+        ));
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
         shared.set_peers(&early);
         early.clear();

@@ -52,7 +52,7 @@ pub enum CommittedError {
         /// The index.
         index: Index,
     },
-    /// A command cannot be decoded: newer software has proposed it.
+    /// A command cannot be decoded: another version of the program has proposed it.
     Undecodable {
         /// Where.
         index: Index,

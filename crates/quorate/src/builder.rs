@@ -410,7 +410,7 @@ impl<M: Machine> Builder<M> {
         let name = format!("quorate-{id}");
         let log_thread = match &log {
             Log::Memory(_) => None,
-            Log::Disk(log) => Some(log.run(&name, Arc::clone(&inbox))?),
+            Log::Disk(log) => Some(log.run(&name, &inbox)?),
         };
         let machinist =
             Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));

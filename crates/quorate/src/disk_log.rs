@@ -62,9 +62,9 @@ impl DiskLog {
     }
 
     /// Starts the thread.
-    pub(crate) fn run(&self, name: &str, inbox: Arc<Inbox>) -> std::io::Result<JoinHandle<()>> {
+    pub(crate) fn run(&self, name: &str, inbox: &Arc<Inbox>) -> std::io::Result<JoinHandle<()>> {
         let log = self.clone();
-        let writing = Arc::clone(&inbox);
+        let writing = Arc::clone(inbox);
         let work = move || {
             let mut writer = Writer { log, inbox: writing, dirty: None, idle: false };
             if let Err(why) = writer.run() {
@@ -72,7 +72,7 @@ impl DiskLog {
             }
         };
         let thread = std::thread::Builder::new().name(format!("{name}-log"));
-        let thread = thread.spawn(reporting("the thread that writes the log", &inbox, work));
+        let thread = thread.spawn(reporting("the thread that writes the log", inbox, work));
         thread.map_err(unstarted)
     }
 

@@ -38,7 +38,7 @@ where
     S::Command: Debug,
     S::Reply: Debug,
 {
-    let commands = Commands::<S>::of(&commands);
+    let commands = Commands::<S>::of(commands);
     let count = commands.encoded.len();
 
     // One by one, with a view before every command that is written only at the end.
@@ -134,12 +134,10 @@ where
     S::Command: Debug,
     S::Reply: Debug,
 {
-    fn of(commands: &[S::Command]) -> Self {
-        Self {
-            encoded: commands.iter().map(bytes_of).collect(),
-            texts: commands.iter().map(|command| format!("{command:?}")).collect(),
-            machine: std::marker::PhantomData,
-        }
+    fn of(commands: Vec<S::Command>) -> Self {
+        let both = |command| (bytes_of(&command), format!("{command:?}"));
+        let (encoded, texts) = commands.into_iter().map(both).unzip();
+        Self { encoded, texts, machine: std::marker::PhantomData }
     }
 
     fn named(&self, at: usize) -> (&'static str, String) {
@@ -196,7 +194,8 @@ where
     ) {
         for (at, (expected, found)) in (from..).zip(expected.iter().zip(found)) {
             if expected.bytes != found.bytes {
-                let expected = ("expected", format!("the reply {}, as when {otherwise}", expected.text));
+                let expected =
+                    ("expected", format!("the reply {}, as when {otherwise}", expected.text));
                 let found = ("found", format!("the reply {}", found.text));
                 broken(promise, step, &[self.named(at), expected, found]);
             }
@@ -350,7 +349,10 @@ mod tests {
     #[test]
     fn randomness_is_found() {
         let said = said(Fault::Random);
-        assert!(said.contains("command:  number ") && said.contains("found:    the reply"), "{said}");
+        assert!(
+            said.contains("command:  number ") && said.contains("found:    the reply"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::error::StopReason;
 use crate::handle::Handle;
 use crate::network::{BoxFuture, Network};
+use crate::panics::caught_async;
 use crate::replica::Machine;
 
 const VERSION: u8 = 1;
@@ -146,8 +147,15 @@ impl Asks {
             return;
         };
         self.runtime.spawn(async move {
-            let answer = answerer(from, question).await;
-            asks.carry(from, frame(ANSWER, number, &answer));
+            // Whoever asked need not wait for an answer that a panic has taken away.
+            let answer = caught_async("an answer", async move { answerer(from, question).await });
+            asks.carry(
+                from,
+                match answer.await {
+                    Ok(answer) => frame(ANSWER, number, &answer),
+                    Err(_) => frame(DECLINED, number, &[]),
+                },
+            );
             drop(place);
         });
     }
@@ -242,10 +250,11 @@ impl<M: Machine> Handle<M> {
         question: &[u8],
         limit: Duration,
     ) -> Result<Bytes, AskError> {
-        self.shared.asks.ask(member, question, limit).await.map_err(|failure| match failure {
-            Failure::Closed => AskError::Stopped(self.shared.stop_reason()),
-            Failure::Error(error) => error,
-        })
+        match self.shared.asks.ask(member, question, limit).await {
+            Ok(answer) => Ok(answer),
+            Err(Failure::Closed) => Err(AskError::Stopped(self.shared.why_unanswered().await)),
+            Err(Failure::Error(error)) => Err(error),
+        }
     }
 
     /// Who answers the questions of other members, and of this one to itself, from now on. Each runs as

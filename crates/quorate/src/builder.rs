@@ -14,22 +14,25 @@ use quorate_transport::{Identity, Peer, Settings as TcpSettings, Tcp, Transport}
 use quorate_wal::{Disk, Options, RealDisk};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::addresses;
 use crate::asks::Asks;
 use crate::clock;
 use crate::disk_log::DiskLog;
-use crate::driver::{Driver, Log, State};
-use crate::error::StartError;
+use crate::driver::{Driver, Ending, Log, State};
+use crate::error::{StartError, StopReason};
 use crate::handle::{Handle, Node};
 use crate::inbox::{Inbox, InboxLimits};
 use crate::machinist::Machinist;
 use crate::memory_log::MemoryLog;
 use crate::network::{Endpoint, InProcess, Network};
+use crate::panics::message_of;
 use crate::recovery;
 use crate::remote::Remote;
 use crate::replica::{Machine, Replica, Replicated};
 use crate::replies::ReplyTo;
+use crate::seed::SEEDED_AT;
 use crate::shared::Shared;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Snapshots, named};
 
 /// What a node is started with. Made by [`Node::builder`].
 ///
@@ -171,8 +174,9 @@ impl<M: Machine> Builder<M> {
     }
 
     /// The first members of a new cluster, each with its address; this node is one of them. All of
-    /// them must be started with the same list: nothing else tells them that they belong together, and
-    /// lists that differ make clusters that differ. A node whose directory holds a log already goes on
+    /// them must be started with the same list of ids: nodes that were told of others refuse each other,
+    /// and both say so in an event ([`RefusalCode::OtherFounders`](quorate_transport::RefusalCode)), as
+    /// long as their logs go back to the beginning. A node whose directory holds a log already goes on
     /// where it was, whatever this says. So a wrong address in the first list stays wrong: as long as
     /// nothing was committed, delete the directories of all of them and start again; later, correct the
     /// address with [`ChangeStep::SetContext`](crate::ChangeStep::SetContext) at the leader.
@@ -182,7 +186,7 @@ impl<M: Machine> Builder<M> {
         I: IntoIterator<Item = (u64, A)>,
         A: AsRef<str>,
     {
-        self.first = Some(First::Members(addresses(members)));
+        self.first = Some(First::Members(listed(members)));
         self
     }
 
@@ -195,7 +199,7 @@ impl<M: Machine> Builder<M> {
         I: IntoIterator<Item = (u64, A)>,
         A: AsRef<str>,
     {
-        self.first = Some(First::Join(addresses(contacts)));
+        self.first = Some(First::Join(listed(contacts)));
         self
     }
 
@@ -279,8 +283,12 @@ impl<M: Machine> Builder<M> {
         // Opening a log waits for the disk.
         let runtime = tokio::runtime::Handle::current();
         let prepared = tokio::task::spawn_blocking(move || self.prepare(&runtime)).await;
-        prepared.unwrap_or_else(|panic| {
-            Err(StartError::Disk { why: format!("the start panicked: {panic}") })
+        prepared.unwrap_or_else(|failed| {
+            let message = match failed.try_into_panic() {
+                Ok(panic) => format!("the start panicked: {}", message_of(&*panic)),
+                Err(ended) => format!("the start was given up: {ended}"),
+            };
+            Err(StartError::Machine(StopReason::Internal { message }))
         })
     }
 
@@ -302,9 +310,13 @@ impl<M: Machine> Builder<M> {
                 ));
             }
         };
+        let address_of = self.address_of;
+        if matches!(self.network, Reach::Tcp(_)) {
+            check_addresses(id, &contacts, self.listen.as_deref(), address_of)?;
+        }
         let first = Arc::new(first);
         let cluster = ClusterId(name_hash(&self.cluster));
-        let replica = Arc::new(Replica::open(self.machine)?);
+        let replica = Arc::new(Replica::open(self.machine).map_err(StartError::Machine)?);
         let untyped: Arc<dyn Replicated> = replica.clone();
         let boot_nonce = random()?;
         let tuning = self.tuning;
@@ -323,7 +335,11 @@ impl<M: Machine> Builder<M> {
                 let snapshots = Snapshots::in_directory(directory.join("snapshots"))?;
                 let disk = match self.log_disk {
                     Some(disk) => disk,
-                    None => Arc::new(RealDisk::new(directory.join("log"))?),
+                    None => {
+                        let directory = directory.join("log");
+                        let disk = RealDisk::new(&directory);
+                        Arc::new(disk.map_err(named("making", &directory))?)
+                    }
                 };
                 let options = Options {
                     segment_bytes: tuning.segment_bytes,
@@ -344,6 +360,7 @@ impl<M: Machine> Builder<M> {
             bytes_max: tuning.core.unapplied_bytes_max,
         }));
         let applied = recovered.applied;
+        let founders = founders(&recovered);
         let core = Config { cluster, node: id, incarnation, ..tuning.core.clone() };
         // A machine that keeps nothing on disk lives on its snapshots, unless its log dies with it.
         let snapshots_of = |log: &Log| {
@@ -355,37 +372,26 @@ impl<M: Machine> Builder<M> {
         let node = quorate_node::Node::new(core, settings, clock::now(), random()?, recovered)
             .map_err(StartError::Recovered)?;
 
-        let name = format!("quorate-{id}");
-        let log_thread = match &log {
-            Log::Memory(_) => None,
-            Log::Disk(log) => Some(log.run(&name, Arc::clone(&inbox))?),
-        };
-        let machinist =
-            Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));
-        let inline = match self.apply {
-            Apply::Auto => matches!(log, Log::Memory(_)) && !untyped.is_durable(),
-            Apply::Inline => true,
-            Apply::Thread => false,
-        };
-        let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
         let asks = Arc::new(Asks::new(id, random()?, runtime.clone()));
         let shared =
             Arc::new(Shared::new(Arc::clone(&inbox), Arc::clone(&asks), log.clone(), applied));
+        let dialled = matches!(self.network, Reach::Tcp(_)).then_some(address_of);
         let endpoint = Endpoint {
             node: id,
             cluster,
             incarnation,
+            founders: Arc::clone(&founders),
             inbox: Arc::clone(&inbox),
             snapshots: Arc::clone(&snapshots),
             asks: Arc::clone(&asks),
             receiving: Arc::default(),
         };
-        let address_of = self.address_of;
         let own = contacts.iter().find(|(node, _)| *node == id);
         let listen = self.listen.or_else(|| own.map(|(_, context)| address_of(context.as_bytes())));
-        let identity = Identity { cluster, node: id, incarnation, boot: boot_nonce, features: 0 };
+        let boot = boot_nonce;
+        let identity = Identity { cluster, node: id, incarnation, boot, features: 0, founders };
         let network: Arc<dyn Network> = match self.network {
-            Reach::InProcess(network) => network.join(endpoint),
+            Reach::InProcess(network) => network.join(endpoint)?,
             Reach::Own(make) => remote(make(identity), endpoint, &shared, &contacts, address_of)?,
             Reach::Tcp(tune) => {
                 let listen = listen.ok_or_else(|| {
@@ -399,6 +405,21 @@ impl<M: Machine> Builder<M> {
             }
         };
         asks.connect(&network);
+        // Only now: up to here a start may fail, and leaves nothing that runs.
+        let ending = Ending::new(Arc::clone(&shared), log.clone());
+        let name = format!("quorate-{id}");
+        let log_thread = match &log {
+            Log::Memory(_) => None,
+            Log::Disk(log) => Some(log.run(&name, &inbox)?),
+        };
+        let machinist =
+            Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));
+        let inline = match self.apply {
+            Apply::Auto => matches!(log, Log::Memory(_)) && !untyped.is_durable(),
+            Apply::Inline => true,
+            Apply::Thread => false,
+        };
+        let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
         // Whoever is alone need not wait for others to be heard from.
         if node.raft().membership().voters() == [id] {
             let _ = inbox.request(Request::Campaign, ReplyTo::Nobody);
@@ -413,16 +434,46 @@ impl<M: Machine> Builder<M> {
             network,
             snapshots: Arc::clone(&snapshots),
             state: State::default(),
+            ending,
         };
         runtime.spawn(driver.run());
-        Ok(Node::new(Handle::new(shared, replica, &tuning)))
+        Ok(Node::new(Handle::new(shared, replica, &tuning, dialled)))
     }
 }
 
-pub(crate) fn addresses<A: AsRef<str>>(
+pub(crate) fn listed<A: AsRef<str>>(
     members: impl IntoIterator<Item = (u64, A)>,
 ) -> Vec<(NodeId, String)> {
     members.into_iter().map(|(id, address)| (NodeId(id), address.as_ref().to_owned())).collect()
+}
+
+/// Finds nonsense before it becomes a member that nobody reaches.
+fn check_addresses(
+    id: NodeId,
+    contacts: &[(NodeId, String)],
+    listen: Option<&str>,
+    address_of: AddressOf,
+) -> Result<(), StartError> {
+    for (node, context) in contacts {
+        let address = address_of(context.as_bytes());
+        // The port that the system chooses is nobody's business where there are no others.
+        let checked = if *node == id && contacts.len() == 1 {
+            addresses::check_own(&address)
+        } else {
+            addresses::check(&address)
+        };
+        checked.map_err(|why| StartError::Setting { why: format!("member {node}: {why}") })?;
+    }
+    let listen = listen.map_or(Ok(()), addresses::check_own);
+    listen.map_err(|why| StartError::Setting { why: format!("`listen`: {why}") })
+}
+
+/// The voters that the cluster was founded with, if the log still goes back that far. The first entry
+/// of a log is a leader's no-op, so behind it the configuration is the first one still.
+fn founders(recovered: &Recovered) -> Arc<[NodeId]> {
+    let start = &recovered.snapshot;
+    let known = start.id.index <= SEEDED_AT.index;
+    if known { start.membership.voters().into() } else { Arc::default() }
 }
 
 fn remote(
@@ -473,9 +524,12 @@ pub(crate) fn name_hash(name: &str) -> u64 {
 
 pub(crate) fn random() -> std::io::Result<u64> {
     let mut bytes = [0u8; 8];
-    let count = getrandom(&mut bytes, GetRandomFlags::empty())?;
+    let count = getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|error| {
+        let error = std::io::Error::from(error);
+        std::io::Error::new(error.kind(), format!("the system gives no random bytes: {error}"))
+    })?;
     if count < bytes.len() {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
+        return Err(std::io::Error::other("the system gives too few random bytes"));
     }
     Ok(u64::from_le_bytes(bytes))
 }

@@ -28,7 +28,7 @@ pub(crate) struct Arrivals {
 pub(crate) enum Report {
     Event(Event),
     /// A view was written into a snapshot that is finished and durable, or not.
-    Spooled(Option<(LogId, u64)>),
+    Spooled(Result<(LogId, u64), String>),
     /// The state machine's data, to be written into a snapshot.
     View(View),
     /// A durable state machine has made its data durable up to here.
@@ -198,14 +198,16 @@ impl Inbox {
         self.report(Report::Event(event));
     }
 
-    /// Something that a handle wants to know or to have done.
-    pub(crate) fn control(&self, control: Control) -> Result<(), Refused> {
+    /// Something that a handle wants to know or to have done; what is not taken is given back.
+    pub(crate) fn control(&self, control: Control) -> Result<(), (Refused, Control)> {
         let mut inner = self.lock();
         if inner.closed {
-            return Err(Refused::Closed);
+            return Err((Refused::Closed, control));
         }
-        if inner.arrivals.controls.len() >= self.limits.requests_max {
-            return Err(Refused::Full);
+        // There is always room for the end.
+        let full = inner.arrivals.controls.len() >= self.limits.requests_max;
+        if full && !matches!(control, Control::Stop) {
+            return Err((Refused::Full, control));
         }
         inner.arrivals.controls.push(control);
         Self::wake(inner);

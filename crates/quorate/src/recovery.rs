@@ -44,35 +44,47 @@ pub(crate) fn open(
     snapshots: &Snapshots,
     boot_nonce: u64,
 ) -> Result<Opened, StartError> {
-    let opened = Wal::open(disk, options).map_err(StartError::Log)?;
+    let directory = disk.describe();
+    let opened = Wal::open(disk, options);
+    let opened = opened.map_err(|why| StartError::Log { directory: directory.clone(), why })?;
     if !opened.damage.is_empty() {
         let damage = opened.damage.iter().map(ToString::to_string).collect();
-        return Err(StartError::Damaged { damage });
+        return Err(StartError::Damaged { directory, damage });
     }
     let wal = opened.wal;
+    let log = NamedLog { wal: &wal, directory: &directory };
     let mut group = match opened.groups.get(&GROUP) {
         Some(group) => group.clone(),
         None => {
             let snapshot = SnapshotMeta { id: LogId::ZERO, membership: Arc::clone(first) };
-            wal.compact(GROUP, &snapshot).map_err(disk_failed)?;
+            let made = wal.compact(GROUP, &snapshot);
+            made.map_err(|why| log.failed(&why))?;
             RecoveredGroup { snapshot, ..RecoveredGroup::default() }
         }
     };
     let applied = if replica.is_durable() {
-        finish_installation(&wal, &mut group, replica, snapshots)?
+        finish_installation(&log, &mut group, replica, snapshots)?
     } else {
-        restore_latest(&wal, &mut group, replica, snapshots)?
+        restore_latest(&log, &mut group, replica, snapshots)?
     };
     Ok(Opened { wal, recovered: group.recovered(applied.index, boot_nonce) })
 }
 
-fn disk_failed(why: impl std::fmt::Display) -> StartError {
-    StartError::Disk { why: why.to_string() }
+/// A log, and where it is.
+struct NamedLog<'a> {
+    wal: &'a Wal,
+    directory: &'a str,
+}
+
+impl NamedLog<'_> {
+    fn failed(&self, why: &dyn std::fmt::Display) -> StartError {
+        StartError::Disk { directory: self.directory.to_owned(), why: why.to_string() }
+    }
 }
 
 /// A plain state machine starts from its latest snapshot.
 fn restore_latest(
-    wal: &Wal,
+    log: &NamedLog<'_>,
     group: &mut RecoveredGroup,
     replica: &dyn Replicated,
     snapshots: &Snapshots,
@@ -86,7 +98,7 @@ fn restore_latest(
         match restore(replica, snapshots, id) {
             Ok(meta) => {
                 if !has(group, id) {
-                    install(wal, group, meta)?;
+                    install(log, group, meta)?;
                 }
                 return Ok(id);
             }
@@ -110,7 +122,7 @@ fn restore_latest(
 /// A durable state machine has its data. If a fetched snapshot was on its way into place, that is
 /// finished.
 fn finish_installation(
-    wal: &Wal,
+    log: &NamedLog<'_>,
     group: &mut RecoveredGroup,
     replica: &dyn Replicated,
     snapshots: &Snapshots,
@@ -125,7 +137,7 @@ fn finish_installation(
         }
         if applied == id && !has(group, id) {
             let (head, _) = snapshots.read(id)?;
-            install(wal, group, head.meta)?;
+            install(log, group, head.meta)?;
         }
     }
     // What was kept for peers is of no use any more: they are offered a newer one.
@@ -162,7 +174,7 @@ fn has(group: &RecoveredGroup, id: LogId) -> bool {
 
 /// Puts a snapshot in the place of the log.
 fn install(
-    wal: &Wal,
+    log: &NamedLog<'_>,
     group: &mut RecoveredGroup,
     snapshot: SnapshotMeta,
 ) -> Result<(), StartError> {
@@ -172,7 +184,7 @@ fn install(
         (hard_state.term, hard_state.voted_for) = (snapshot.id.term, None);
     }
     let install = Install { seq: Seq(0), snapshot, hard_state };
-    wal.install(GROUP, &install).map_err(disk_failed)?;
+    log.wal.install(GROUP, &install).map_err(|why| log.failed(&why))?;
     let Install { snapshot, hard_state, .. } = install;
     let last_index = snapshot.id.index;
     *group = RecoveredGroup { hard_state, snapshot, last_index, ..RecoveredGroup::default() };

@@ -19,12 +19,13 @@ use quorate_transport::{
 use tokio::sync::watch;
 
 use crate::builder::AddressOf;
+use crate::error::StopReason;
 use crate::events::NodeEvent;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Report};
 use crate::metrics::Counters;
 use crate::network::{BoxFuture, Endpoint, Network};
 use crate::peers::Peers;
-use crate::shared::Shared;
+use crate::shared::{Matter, Shared};
 use crate::snapshots::{Incoming, Source};
 
 /// Messages that are larger go by the bulk lane, whatever they say.
@@ -267,8 +268,21 @@ impl Handler for Ears {
         Ok(Some(SnapshotSource { length, identity, reader }))
     }
 
+    fn panicked(&self, message: &str) {
+        let message = format!("a task of the transport panicked: {message}");
+        self.endpoint.inbox.report(Report::Stop(StopReason::Internal { message }));
+    }
+
     fn note(&self, note: Note) {
-        self.shared.tell(NodeEvent::Transport(note));
+        if let Note::Connected { peer, .. } = note
+            && self.shared.over(&Matter::Unreachable(peer))
+        {
+            self.shared.tell(NodeEvent::Reached { peer });
+        }
+        match Matter::of_note(&note) {
+            Some(matter) => self.shared.tell_again(&matter, NodeEvent::Transport(note)),
+            None => self.shared.tell(NodeEvent::Transport(note)),
+        }
     }
 }
 

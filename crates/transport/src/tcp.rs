@@ -95,14 +95,18 @@ impl Tcp {
 
 impl Transport for Tcp {
     fn start(&self, handler: Arc<dyn Handler>) -> Result<(), StartError> {
-        let tasks = Tasks::new().ok_or(StartError::NoRuntime)?;
+        let tasks = Tasks::new(Arc::clone(&handler)).ok_or(StartError::NoRuntime)?;
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         let listener = listener.ok_or(StartError::AlreadyStarted)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|source| {
             StartError::Listen { address: self.settings.listen.clone(), source }
         })?;
-        let shared =
-            Arc::new(Shared::new(self.identity, self.settings.clone(), handler, tasks.clone()));
+        let shared = Arc::new(Shared::new(
+            self.identity.clone(),
+            self.settings.clone(),
+            handler,
+            tasks.clone(),
+        ));
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
         shared.set_peers(&early);
         early.clear();

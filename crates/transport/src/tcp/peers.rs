@@ -301,6 +301,7 @@ mod tests {
             boot,
             wanted: NodeId(1),
             features: 0,
+            founders: Arc::default(),
         }
     }
 

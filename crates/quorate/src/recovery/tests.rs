@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use quorate_raft::{ClusterId, Entry, NodeId, Payload, Persist, Term};
-use quorate_wal::MemoryDisk;
+use quorate_raft::{ClusterId, NodeId, Term};
+use quorate_wal::{Fate, MemoryDisk};
 
 use super::*;
 use crate::durable::{
@@ -173,7 +173,7 @@ impl Place {
     fn open(&self, replica: &dyn Replicated) -> Result<Opened, StartError> {
         let disk = Arc::new(self.disk.clone());
         let first = Arc::new(Membership::of_voters([NodeId(1)]));
-        let opened = open(disk, &self.options(), &first, replica, &self.snapshots(), 1)?;
+        let opened = open(disk, &self.options(), &first, replica, &self.snapshots(), 1, None)?;
         opened.wal.close().unwrap();
         Ok(opened)
     }
@@ -317,4 +317,58 @@ fn a_damaged_snapshot_is_an_error_only_if_it_is_needed() {
     std::fs::remove_dir_all(&place.directory).unwrap();
     let error = place.plain().map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
+}
+
+/// Gives up the others on that disk.
+fn abandon(place: &Place, disk: &MemoryDisk) -> Result<Recovered, StartError> {
+    let cluster = ClusterId(2);
+    let options = Options { former_cluster: Some(CLUSTER), cluster, ..place.options() };
+    let first = Arc::new(Membership::of_voters([NodeId(1)]));
+    let replica = Replica::open(Durable(Database::new(0, LogId::ZERO))).unwrap();
+    let (disk, context) = (Arc::new(disk.clone()), Bytes::from_static(b"here"));
+    let snapshots = place.snapshots();
+    let opened = open(disk, &options, &first, &replica, &snapshots, 1, Some(&context))?;
+    opened.wal.close().map_err(disk_failed)?;
+    Ok(opened.recovered)
+}
+
+#[test]
+fn others_are_given_up_once_whatever_comes_between() {
+    let place = Place::new();
+    let mut steps = 0;
+    loop {
+        let disk = place.disk.after_kill();
+        disk.stop_after(Some(steps));
+        let done = abandon(&place, &disk).is_ok();
+        for fate in [Fate::Kept, Fate::Dropped] {
+            let disk = disk.after_power_cut(|_, _| fate.clone());
+            let recovered = abandon(&place, &disk).unwrap();
+            assert_eq!(recovered.last_index, Index(6), "after {steps} steps");
+            let [(at, membership)] = &recovered.memberships[..] else {
+                panic!("{:?} after {steps} steps", recovered.memberships)
+            };
+            assert_eq!((at.0, membership.voters()), (6, &[NodeId(1)][..]));
+            assert_eq!(recovered.terms, [(Index(1), Term(1)), (Index(6), Term(3))]);
+            let own = membership.member(NodeId(1)).unwrap();
+            assert!(own.incarnation.is_some());
+            // And again: nothing is left to be done.
+            assert_eq!(abandon(&place, &disk).unwrap().last_index, Index(6));
+            let back = Wal::open(Arc::new(disk), &place.options()).map(|_| ());
+            assert!(back.is_err(), "it is not the former cluster's any more");
+        }
+        if done {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 4);
+}
+
+#[test]
+fn a_snapshot_on_its_way_in_comes_first() {
+    let place = Place::new();
+    place.fetched(at(10, 2));
+    let recovered = abandon(&place, &place.disk).unwrap();
+    assert_eq!((recovered.snapshot.id, recovered.last_index), (at(10, 2), Index(11)));
+    assert_eq!(recovered.memberships[0].1.voters(), [NodeId(1)]);
 }

@@ -1,0 +1,304 @@
+//! What ends by itself: calls past their deadline, streams without a leader, room, history; and several ways to a member.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Clients, Cluster, Directory, alone, config, error, free_port, get, put, refused, until,
+};
+use quorate_etcd::proto::etcdserverpb as pb;
+use quorate_etcd::{AutoCompaction, Server, Url};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Streaming};
+
+fn with_timeout<T>(message: T, timeout: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+    request
+}
+
+fn with_leader<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    request
+}
+
+type Requests = mpsc::Sender<pb::WatchRequest>;
+
+/// Begins to watch a key; `wrap` puts what it needs around the request.
+async fn watch(
+    clients: &mut Clients,
+    wrap: impl FnOnce(ReceiverStream<pb::WatchRequest>) -> Request<ReceiverStream<pb::WatchRequest>>,
+) -> (Requests, Streaming<pb::WatchResponse>) {
+    let (requests, receiver) = mpsc::channel(4);
+    let create = pb::WatchCreateRequest { key: "k".into(), ..pb::WatchCreateRequest::default() };
+    let create = pb::watch_request::RequestUnion::CreateRequest(create);
+    requests.send(pb::WatchRequest { request_union: Some(create) }).await.unwrap();
+    let stream = clients.watch.watch(wrap(ReceiverStream::new(receiver))).await;
+    let mut stream = stream.unwrap().into_inner();
+    assert!(stream.next().await.unwrap().unwrap().created);
+    (requests, stream)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_ends_at_its_deadline() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    let mut clients = Clients::of(cluster.server(leader)).await;
+    let in_time = clients.kv.put(with_timeout(put("k", "v"), "5S")).await.unwrap();
+    assert_eq!(in_time.into_inner().header.unwrap().revision, 2);
+    let (_requests, mut watched) = watch(&mut clients, |stream| with_timeout(stream, "700m")).await;
+    let (_others, mut unlimited) = watch(&mut clients, Request::new).await;
+    let streams = || cluster.server(leader).handle();
+    assert_eq!(streams().watchers().0, 2);
+    let began = Instant::now();
+    let (code, _) = error(watched.next().await.unwrap());
+    assert_eq!(code, Code::DeadlineExceeded);
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(300) && took < Duration::from_secs(5), "{took:?}");
+    assert!(watched.next().await.is_none());
+    until("its watcher is gone", async || streams().watchers().0 == 1).await;
+    clients.put("k", "w").await;
+    assert_eq!(unlimited.next().await.unwrap().unwrap().events.len(), 1);
+
+    // Without a quorum nothing is answered, and the server would go on for 5.6 s.
+    for number in (0..3).filter(|number| *number != leader) {
+        cluster.stop(number).await;
+    }
+    for timeout in ["300m", "300000u"] {
+        let began = Instant::now();
+        // The client of this test does not look at its own header: it is the server that ends the call.
+        let late = clients.kv.put(with_timeout(put("k", "x"), timeout)).await;
+        assert_eq!(error(late).0, Code::DeadlineExceeded);
+        let late = clients.kv.range(with_timeout(get("k"), timeout)).await;
+        assert_eq!(error(late).0, Code::DeadlineExceeded);
+        assert!(began.elapsed() < Duration::from_secs(4));
+    }
+    let malformed = clients.kv.range(with_timeout(get("k"), "soon")).await;
+    assert_eq!(error(malformed).0, Code::Internal);
+    drop(unlimited);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_streams_end_when_the_leader_is_lost() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    let mut clients = Clients::of(cluster.server(leader)).await;
+    clients.grant(60, 5).await;
+    let (_wanting, mut wanting) = watch(&mut clients, with_leader).await;
+    let (_content, mut content) = watch(&mut clients, Request::new).await;
+    let (alive, receiver) = mpsc::channel(4);
+    alive.send(pb::LeaseKeepAliveRequest { id: 5 }).await.unwrap();
+    let renewals = with_leader(ReceiverStream::new(receiver));
+    let mut renewals = clients.lease.lease_keep_alive(renewals).await.unwrap().into_inner();
+    assert_eq!(renewals.next().await.unwrap().unwrap().ttl, 60);
+    let began = Instant::now();
+    for number in (0..3).filter(|number| *number != leader) {
+        cluster.stop(number).await;
+    }
+    let text = "etcdserver: no leader";
+    refused(wanting.next().await.unwrap(), Code::Unavailable, text);
+    refused(renewals.next().await.unwrap(), Code::Unavailable, text);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(900), "not before three election timeouts: {took:?}");
+    // A new one is refused at once.
+    let (_requests, receiver) = mpsc::channel::<pb::WatchRequest>(4);
+    let refusal = clients.watch.watch(with_leader(ReceiverStream::new(receiver))).await;
+    refused(refusal.map(drop), Code::Unavailable, text);
+    // Who does not ask for a leader goes on.
+    let silence = tokio::time::timeout(Duration::from_millis(500), content.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    for number in (0..3).filter(|number| *number != leader) {
+        cluster.servers[number] =
+            Some(Server::start(cluster.configs[number].clone()).await.unwrap());
+    }
+    cluster.leader().await;
+    until("it is written", async || clients.kv.put(put("k", "v")).await.is_ok()).await;
+    assert_eq!(content.next().await.unwrap().unwrap().events.len(), 1);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_quota_does_not_lag_behind_what_is_written() {
+    let directory = Directory::new();
+    let server = alone(&directory).await;
+    let empty = server.handle().db_bytes();
+    server.shutdown().await;
+    let mut full = config(directory.path());
+    let room: u64 = 4 << 20;
+    full.quota_backend_bytes = i64::try_from(empty + room).unwrap();
+    let server = Server::start(full).await.unwrap();
+    server.handle().ready().await;
+    // Many at once: what is under way is checked again when it is applied.
+    let value = "v".repeat(50_000);
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..16 {
+        let (mut clients, value) = (Clients::of(&server).await, value.clone());
+        writers.spawn(async move {
+            let mut written = 0_u64;
+            for number in 0..1000 {
+                match clients.kv.put(put(&format!("k{writer}/{number}"), &value)).await {
+                    Ok(_) => written += value.len() as u64,
+                    Err(why) => {
+                        let text = "etcdserver: mvcc: database space exceeded";
+                        assert_eq!((why.code(), why.message()), (Code::ResourceExhausted, text));
+                        return written;
+                    }
+                }
+            }
+            panic!("it is never full");
+        });
+    }
+    let written: u64 = writers.join_all().await.into_iter().sum();
+    assert!(written <= room, "{written} bytes were let into {room}");
+    assert!(written >= room / 4, "only {written} bytes of {room} were let in");
+    let mut clients = Clients::of(&server).await;
+    let id = server.handle().member_id();
+    until("the alarm is raised", async || {
+        let all = clients.maintenance.alarm(pb::AlarmRequest::default()).await.unwrap();
+        let all = all.into_inner().alarms;
+        all.len() == 1 && all[0].member_id == id && all[0].alarm == 1
+    })
+    .await;
+    // What was applied and answered as an error is at most what was under way.
+    let all = pb::RangeRequest { count_only: true, ..crate::support::prefix("k") };
+    let count = clients.kv.range(all).await.unwrap().into_inner().count.unsigned_abs();
+    let answered = written / value.len() as u64;
+    assert!((answered..=answered + 16).contains(&count), "{count} keys, {answered} answered");
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_history_is_given_up_by_itself() {
+    let directory = Directory::new();
+    let mut periodic = config(directory.path());
+    periodic.auto_compaction = AutoCompaction::Periodic(Duration::from_secs(1));
+    let server = Server::start(periodic).await.unwrap();
+    server.handle().ready().await;
+    let mut clients = Clients::of(&server).await;
+    for number in 0..10 {
+        clients.put("k", &number.to_string()).await;
+    }
+    let reader = server.handle().reader();
+    until("history is given up", async || reader.compacted().0 == 11).await;
+    let old = pb::RangeRequest { revision: 10, ..get("k") };
+    let text = "etcdserver: mvcc: required revision has been compacted";
+    refused(clients.kv.range(old).await, Code::OutOfRange, text);
+    assert_eq!(clients.get("k").await.as_deref(), Some("9"));
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_has_several_addresses() {
+    let url = |port| Url::http("127.0.0.1", port);
+    // Of each member's peer URLs, nobody listens at the first one: the ids are as of all, and the way is by the second.
+    let cluster = Cluster::start(3, |config| {
+        let number: u16 = config.name[1..].parse().unwrap();
+        config.listen_client_urls = vec![url(0), url(0)];
+        let mut cluster = std::mem::take(&mut config.initial_cluster);
+        for (_, urls) in &mut cluster {
+            urls.insert(0, url(1));
+        }
+        for (at, (_, urls)) in cluster.iter_mut().enumerate() {
+            // All different, and never listened at.
+            urls[0] = url(u16::try_from(at).unwrap() + 2);
+        }
+        config.initial_advertise_peer_urls.clone_from(&cluster[usize::from(number)].1);
+        config.listen_peer_urls.push(url(0));
+        config.initial_cluster = cluster;
+    })
+    .await;
+    let server = cluster.server(0);
+    assert_eq!(server.client_urls().len(), 2);
+    for url in server.client_urls() {
+        let mut clients = Clients::at(&url.to_string()).await;
+        clients.put("k", "v").await;
+        let members = clients.cluster.member_list(pb::MemberListRequest { linearizable: true });
+        let members = members.await.unwrap().into_inner().members;
+        assert_eq!(members.len(), 3);
+        for member in members {
+            assert_eq!((member.peer_ur_ls.len(), member.client_ur_ls.len()), (2, 2), "{member:?}");
+        }
+    }
+    cluster.shutdown().await;
+
+    // And both are served where both are listened at.
+    let directory = Directory::new();
+    let mut two = config(directory.path());
+    two.listen_peer_urls = vec![url(free_port()), url(free_port())];
+    let server = Server::start(two.clone()).await.unwrap();
+    for url in &two.listen_peer_urls {
+        tokio::net::TcpStream::connect(url.address()).await.unwrap();
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_taken_back_to_an_older_version() {
+    use pb::downgrade_request::DowngradeAction::{Cancel, Enable, Validate};
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let mut clients = Clients::of(cluster.server(0)).await;
+    let version = |cluster: &Cluster, number: usize| {
+        cluster.server(number).handle().cluster_version().unwrap_or_default()
+    };
+    until("the version is settled", async || version(&cluster, 0) == "3.6.0").await;
+    let request = |action: pb::downgrade_request::DowngradeAction, version: &str| {
+        pb::DowngradeRequest { action: action.into(), version: version.to_owned() }
+    };
+    let invalid = Code::InvalidArgument;
+    for (wrong, text) in [
+        ("x", "etcdserver: wrong downgrade target version format"),
+        ("3.4", "etcdserver: invalid downgrade target version"),
+        ("3.6", "etcdserver: invalid downgrade target version"),
+    ] {
+        for action in [Validate, Enable] {
+            refused(clients.maintenance.downgrade(request(action, wrong)).await, invalid, text);
+        }
+    }
+    let unknown = pb::DowngradeRequest { action: 9, version: "3.5".to_owned() };
+    let text = "etcdserver: unknown method";
+    refused(clients.maintenance.downgrade(unknown).await, Code::Unknown, text);
+    let answer = clients.maintenance.downgrade(request(Validate, "3.5.2")).await.unwrap();
+    assert_eq!(answer.into_inner().version, "3.6");
+    // Nothing is to be taken back.
+    clients.maintenance.downgrade(request(Cancel, "")).await.unwrap();
+
+    let answer = clients.maintenance.downgrade(request(Enable, "3.5")).await.unwrap();
+    assert_eq!(answer.into_inner().version, "3.6");
+    until("it is taken down", async || version(&cluster, 0) == "3.5.0").await;
+    let status = clients.maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+    let info = status.downgrade_info.unwrap();
+    assert_eq!((info.enabled, info.target_version.as_str()), (true, "3.5.0"));
+    assert_eq!((status.version.as_str(), status.storage_version.as_str()), ("3.6.0", "3.5.0"));
+    // As the error of 3.4 from 3.5: it is compared first.
+    let text = "etcdserver: invalid downgrade target version";
+    refused(clients.maintenance.downgrade(request(Enable, "3.5")).await, invalid, text);
+    let text = "etcdserver: cluster has a downgrade job in progress";
+    let more = clients.maintenance.downgrade(request(Enable, "3.4")).await;
+    refused(more, Code::FailedPrecondition, text);
+
+    // Taken back, it goes up again.
+    clients.maintenance.downgrade(request(Cancel, "")).await.unwrap();
+    until("it is up again", async || version(&cluster, 0) == "3.6.0").await;
+
+    // And carried out, it ends by itself.
+    clients.maintenance.downgrade(request(Enable, "3.5")).await.unwrap();
+    until("it is taken down", async || version(&cluster, 0) == "3.5.0").await;
+    for number in 0..3 {
+        cluster.stop(number).await;
+        cluster.configs[number].api_version = "3.5.9".to_owned();
+        cluster.restart(number).await;
+    }
+    let mut clients = Clients::of(cluster.server(0)).await;
+    until("it has ended", async || {
+        let status = clients.maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        !status.downgrade_info.unwrap().enabled
+    })
+    .await;
+    assert_eq!(version(&cluster, 1), "3.5.0");
+    cluster.shutdown().await;
+}

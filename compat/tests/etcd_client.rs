@@ -322,6 +322,7 @@ stories! {
     all_are_killed: faults::all_killed::<Foreign>(BUILT);
     a_rolling_restart: faults::rolling_restart::<Foreign>(BUILT);
     the_quorum_is_lost: faults::quorum_lost::<Foreign>(BUILT);
+    the_disk_is_full: faults::full_disk::<Foreign>(BUILT);
     the_leader_sleeps: faults::leader_sleeps::<Foreign>(BUILT);
     a_follower_falls_far_behind: faults::follower_far_behind::<Foreign>(BUILT, 4000, &["--snapshot-count", "1000"]);
     members_come_and_go: members::grown_and_replaced::<Foreign>(BUILT);

@@ -359,6 +359,7 @@ stories! {
     all_are_killed: faults::all_killed::<Own>(BUILT);
     a_rolling_restart: faults::rolling_restart::<Own>(BUILT);
     the_quorum_is_lost: faults::quorum_lost::<Own>(BUILT);
+    the_disk_is_full: faults::full_disk::<Own>(BUILT);
     the_leader_sleeps: faults::leader_sleeps::<Own>(BUILT);
     a_follower_falls_far_behind:
         faults::follower_far_behind::<Own>(BUILT, 4000, &["--snapshot-count", "1000"]);

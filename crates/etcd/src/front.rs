@@ -34,7 +34,6 @@ use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::lease_server::LeaseServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
-use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::proto::health::health_server::HealthServer;
 use crate::proto::v3electionpb::election_server::ElectionServer;
 use crate::proto::v3lockpb::lock_server::LockServer;
@@ -59,7 +58,7 @@ pub(crate) struct Front(Arc<Services>);
 struct Services {
     member: Member,
     kv: KvServer<KvService>,
-    watch: WatchServer<WatchService>,
+    watch: WatchService,
     lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
@@ -86,7 +85,7 @@ impl Front {
         Self(Arc::new(Services {
             member: own(),
             kv: server!(KvServer, KvService(own())),
-            watch: server!(WatchServer, WatchService(own())),
+            watch: WatchService(own()),
             lease: server!(LeaseServer, LeaseService(own())),
             cluster: server!(ClusterServer, ClusterService(own())),
             maintenance: server!(MaintenanceServer, MaintenanceService(own())),
@@ -195,7 +194,10 @@ where
         let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
         let answer = match service.map(|(service, _)| service) {
             Some("etcdserverpb.KV") => services.kv.clone().call(request),
-            Some("etcdserverpb.Watch") => services.watch.clone().call(request),
+            Some("etcdserverpb.Watch") => {
+                let served = services.watch.clone().serve(request, services.request_bytes_max);
+                Box::pin(async move { Ok(served.await) })
+            }
             Some("etcdserverpb.Lease") => services.lease.clone().call(request),
             Some("etcdserverpb.Cluster") => services.cluster.clone().call(request),
             Some("etcdserverpb.Maintenance") => services.maintenance.clone().call(request),

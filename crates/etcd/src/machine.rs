@@ -52,7 +52,7 @@ impl Sink for Told<'_> {
     }
 
     fn wants_prev(&self) -> bool {
-        true
+        self.hub.wants_prev()
     }
 }
 

@@ -5,39 +5,130 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use quorate_kv::{Revision, WatchCreate, WatchId, WatchRequest, WatchResponse, WatchStream};
+use bytes::BufMut;
+use http_body::Body as HttpBody;
+use prost::Message;
+use quorate_kv::{Event, Revision, WatchCreate, WatchId, WatchRequest, WatchResponse, WatchStream};
 use tokio_stream::Stream;
+use tonic::body::Body;
+use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
+use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstDecoder;
 
 use crate::convert;
 use crate::member::Member;
 use crate::metrics::Api;
 use crate::proto::etcdserverpb as pb;
-use crate::proto::etcdserverpb::watch_server::Watch;
 use crate::status;
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct WatchService(pub(crate) Member);
 
-#[tonic::async_trait]
-impl Watch for WatchService {
-    type WatchStream = Watching;
+impl WatchService {
+    /// Serves a call of the service.
+    pub(crate) async fn serve<B>(
+        self,
+        request: http::Request<B>,
+        bytes_max: usize,
+    ) -> http::Response<Body>
+    where
+        B: HttpBody + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        if request.uri().path() != "/etcdserverpb.Watch/Watch" {
+            return Status::unimplemented("").into_http();
+        }
+        Grpc::new(WatchCodec)
+            .apply_max_message_size_config(Some(bytes_max), Some(usize::MAX))
+            .streaming(self, request)
+            .await
+    }
+}
 
-    async fn watch(
-        &self,
-        request: Request<Streaming<pb::WatchRequest>>,
-    ) -> Result<Response<Watching>, Status> {
+impl StreamingService<pb::WatchRequest> for WatchService {
+    type Response = Said;
+    type ResponseStream = Watching;
+    type Future = std::future::Ready<Result<Response<Watching>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
         let ends = self.0.ends(request.metadata());
-        Ok(Response::new(Watching {
+        std::future::ready(Ok(Response::new(Watching {
             stream: self.0.0.data.hub.open(),
             member: self.0.clone(),
             requests: Some(request.into_inner()),
             held: None,
             ends,
             ended: false,
+            in_a_row: 0,
             sending: None,
-        }))
+        })))
     }
+}
+
+/// A response on its way to the wire.
+pub(crate) struct Said {
+    /// Everything but the events.
+    head: pb::WatchResponse,
+    events: quorate_kv::Events,
+    /// There have been others just before, and more may follow at once.
+    in_a_row: bool,
+}
+
+/// Encodes events once for all watchers that are told of them: with a thousand of them, that is what costs.
+#[derive(Clone, Copy, Default)]
+struct WatchCodec;
+
+impl Codec for WatchCodec {
+    type Encode = Said;
+    type Decode = pb::WatchRequest;
+    type Encoder = Self;
+    type Decoder = ProstDecoder<pb::WatchRequest>;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
+impl WatchCodec {
+    /// What a stream has before it is told anything. There are many that hear little.
+    const FIRST_BYTES: usize = 1 << 10;
+    /// What is sent at once if there is so much.
+    const SENT_BYTES: usize = 32 << 10;
+}
+
+impl Encoder for WatchCodec {
+    type Item = Said;
+    type Error = Status;
+
+    fn encode(&mut self, item: Said, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        let Said { head, events, in_a_row } = item;
+        let events = if events.is_empty() { None } else { Some(events.encoded(encoded)) };
+        let bytes = head.encoded_len() + events.as_ref().map_or(0, |events| events.len());
+        if buf.chunk_mut().len() < bytes {
+            // In the middle of much, room for all that is sent at once, so that nothing is moved again.
+            buf.reserve(if in_a_row { bytes + Self::SENT_BYTES } else { bytes });
+        }
+        head.encode(buf).map_err(|why| Status::internal(why.to_string()))?;
+        // The parts of a message may follow each other in any order, so the one with the events simply goes on.
+        events.iter().for_each(|events| buf.put_slice(events));
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(Self::FIRST_BYTES, Self::SENT_BYTES)
+    }
+}
+
+/// The part of a response that has the events, in the form of the wire.
+fn encoded(events: &[Event]) -> Vec<u8> {
+    let events = events.iter().map(convert::event).collect();
+    pb::WatchResponse { events, ..pb::WatchResponse::default() }.encode_to_vec()
 }
 
 /// Something that ends a stream of its own accord.
@@ -75,6 +166,8 @@ pub(crate) struct Watching {
     held: Option<WatchRequest>,
     ends: Ends,
     ended: bool,
+    /// Responses since there was none.
+    in_a_row: u32,
     /// When the last response was taken, and what it was, if that is measured.
     sending: Option<(Instant, What)>,
 }
@@ -98,6 +191,8 @@ enum Requests {
 }
 
 impl Watching {
+    const SOME_IN_A_ROW: u32 = 4;
+
     fn take_request(&mut self, cx: &mut Context<'_>) -> Requests {
         if self.held.is_none() {
             let Some(requests) = &mut self.requests else { return Requests::Pending };
@@ -155,14 +250,14 @@ impl Watching {
         }
     }
 
-    fn end(&mut self, why: Status) -> Poll<Option<Result<pb::WatchResponse, Status>>> {
+    fn end(&mut self, why: Status) -> Poll<Option<Result<Said, Status>>> {
         self.ended = true;
         Poll::Ready(Some(Err(why)))
     }
 }
 
 impl Stream for Watching {
-    type Item = Result<pb::WatchResponse, Status>;
+    type Item = Result<Said, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -174,10 +269,12 @@ impl Stream for Watching {
             match this.stream.poll_next(cx.waker()) {
                 Poll::Ready(Some(response)) => {
                     this.sends(&response);
-                    return Poll::Ready(Some(Ok(response_of(&this.member, response))));
+                    this.in_a_row = this.in_a_row.saturating_add(1);
+                    let in_a_row = this.in_a_row > Self::SOME_IN_A_ROW;
+                    return Poll::Ready(Some(Ok(said(&this.member, response, in_a_row))));
                 }
                 Poll::Ready(None) => return this.end(status::stopped()),
-                Poll::Pending => {}
+                Poll::Pending => this.in_a_row = 0,
             }
             match this.take_request(cx) {
                 Requests::Taken => {}
@@ -221,8 +318,8 @@ fn create_of(create: pb::WatchCreateRequest) -> WatchCreate {
     }
 }
 
-fn response_of(member: &Member, response: WatchResponse) -> pb::WatchResponse {
-    pb::WatchResponse {
+fn said(member: &Member, response: WatchResponse, in_a_row: bool) -> Said {
+    let head = pb::WatchResponse {
         header: member.header(response.revision.0),
         watch_id: response.watch_id.0,
         created: response.created,
@@ -230,6 +327,7 @@ fn response_of(member: &Member, response: WatchResponse) -> pb::WatchResponse {
         compact_revision: response.compact_revision.map_or(0, |revision| revision.0),
         cancel_reason: response.cancel_reason.map(String::from).unwrap_or_default(),
         fragment: response.fragment,
-        events: response.events.iter().map(convert::event).collect(),
-    }
+        events: Vec::new(),
+    };
+    Said { head, events: response.events, in_a_row }
 }

@@ -52,8 +52,57 @@ pub struct Server {
     process: Option<Child>,
 }
 
+/// A file system of its own that is soon full, in a namespace that one process keeps open.
+pub struct SmallDisk {
+    keeper: Child,
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// Over the folder `at`; `None` where the system does not let us.
+    fn new(at: &Path, megabytes: u32) -> Option<Self> {
+        let mount = format!("mount -t tmpfs -o size={megabytes}m tmpfs '{}'", at.display());
+        let keeper = Command::new("unshare")
+            .args(["-Urm", "sh", "-c", &format!("{mount} && echo mounted && exec sleep 600")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut disk = Self { keeper: keeper.ok()?, at: at.to_owned() };
+        let mut said = String::new();
+        let mut output = std::io::BufReader::new(disk.keeper.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut output, &mut said).ok()?;
+        (said.trim() == "mounted").then_some(disk)
+    }
+
+    /// What runs a program where the disk can be seen.
+    fn inside(&self) -> Vec<String> {
+        let keeper = self.keeper.id().to_string();
+        let command = ["nsenter", "-t", &keeper, "-U", "-m", "--preserve-credentials"];
+        command.into_iter().map(str::to_owned).collect()
+    }
+
+    /// From now on there is more room.
+    pub fn grow(&self, megabytes: u32) {
+        let inside = self.inside();
+        let options = format!("remount,size={megabytes}m");
+        let mut command = Command::new(&inside[0]);
+        let status =
+            command.args(&inside[1..]).args(["mount", "-o", &options]).arg(&self.at).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
 /// Some servers that belong together. All are killed in the end.
 pub struct Cluster {
+    /// The program, what runs it in front of it and its first arguments behind it.
     program: Vec<String>,
     flags: Vec<String>,
     pub folder: Folder,
@@ -75,6 +124,27 @@ impl Cluster {
         }
         cluster.ready::<C>().await;
         cluster
+    }
+
+    /// Starts one whose data are on a disk of that size. `None` where there can be no such disk.
+    pub async fn on_small_disk<C: Client>(
+        built: &str,
+        megabytes: u32,
+    ) -> Option<(Self, SmallDisk)> {
+        let folder = Folder::new();
+        let data = folder.0.join("s1");
+        std::fs::create_dir(&data).unwrap();
+        let disk = SmallDisk::new(&data, megabytes)?;
+        let mut command = disk.inside();
+        command.extend(program(built));
+        let mut cluster = Self { program: command, flags: Vec::new(), folder, servers: Vec::new() };
+        cluster.describe();
+        // A folder in it, which belongs to the server alone.
+        cluster.servers[0].data = data.join("data");
+        let members = cluster.initial_cluster();
+        cluster.launch(0, &members, "new");
+        cluster.ready::<C>().await;
+        Some((cluster, disk))
     }
 
     /// A further server, not started. Its number.

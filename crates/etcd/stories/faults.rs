@@ -214,3 +214,36 @@ pub async fn follower_far_behind<C: Client>(built: &str, writes: usize, flags: &
         }
     }
 }
+
+/// The disk is full: writes fail, nothing that was acknowledged is lost, and with more room everything goes on.
+pub async fn full_disk<C: Client>(built: &str) {
+    let Some((mut cluster, disk)) = Cluster::on_small_disk::<C>(built, 200).await else {
+        println!("not tried: no file system of one's own can be mounted here");
+        return;
+    };
+    let c: C = cluster.client(0).await;
+    let value = "x".repeat(250_000);
+    let mut written = 0;
+    loop {
+        let key = format!("k{written:04}");
+        let put = c.put(&key, &value);
+        match tokio::time::timeout(Duration::from_secs(15), put).await {
+            Ok(Ok(_)) => written += 1,
+            _ => break,
+        }
+        assert!(written < 2000, "the disk is never full");
+    }
+    assert!(written > 20, "full after {written} writes");
+    // It has ended and said why, or it goes on and refuses.
+    until("it says why", async || cluster.log(0).to_lowercase().contains("no space")).await;
+    cluster.kill(0);
+    disk.grow(1000);
+    cluster.restart(0);
+    cluster.ready::<C>().await;
+    let c: C = cluster.client(0).await;
+    for number in 0..written {
+        let got = c.get(Query::key(&format!("k{number:04}"))).await.unwrap();
+        assert_eq!(got.value().map(str::len), Some(value.len()), "k{number:04} is lost");
+    }
+    c.put("after", "1").await.unwrap();
+}

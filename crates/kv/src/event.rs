@@ -76,6 +76,21 @@ pub struct Changes {
     pub revision: Revision,
     /// At least one.
     pub events: Arc<[Event]>,
+    /// Whether [`Event::prev`] was looked up. If not, it may be missing.
+    pub has_prev: bool,
+}
+
+impl Changes {
+    /// The same, as if nobody had asked for former pairs.
+    #[must_use]
+    pub fn without_prev(mut self) -> Self {
+        if self.events.iter().any(|event| event.prev.is_some()) {
+            let without = self.events.iter().map(|event| Event { prev: None, ..event.clone() });
+            self.events = without.collect();
+        }
+        self.has_prev = false;
+        self
+    }
 }
 
 /// What part of the past is wanted.

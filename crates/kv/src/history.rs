@@ -101,16 +101,16 @@ impl Part {
     fn push_events(&mut self, events: Vec<Event>) -> bool {
         let Some(first) = events.first() else { return true };
         let revision = first.kv.mod_revision;
-        self.push(Changes { revision, events: events.into() })
+        self.push(Changes { revision, events: events.into(), has_prev: self.request.prev_kv })
     }
 }
 
 fn forget_former(changes: &mut [Changes]) {
     for changes in changes {
-        if changes.events.iter().any(|event| event.prev.is_some()) {
-            let without = changes.events.iter().map(|event| Event { prev: None, ..event.clone() });
-            changes.events = without.collect();
-        }
+        let has_prev = changes.has_prev;
+        *changes = changes.clone().without_prev();
+        // What cannot be read was looked up all the same.
+        changes.has_prev = has_prev;
     }
 }
 

@@ -19,7 +19,7 @@ pub trait Sink {
     fn changed(&mut self, changes: &Changes);
     /// Revisions below this one cannot be read any more.
     fn compacted(&mut self, revision: Revision);
-    /// Whether [`Event::prev`] is wanted even where it has to be read from the disk.
+    /// Whether [`Event::prev`] is wanted, though it may have to be read from the disk. Asked once for each batch.
     fn wants_prev(&self) -> bool;
 }
 
@@ -166,7 +166,8 @@ impl State {
         }
         self.revision += 1;
         let events = self.pending.drain(..).collect();
-        let changes = Changes { revision: Revision(self.revision), events };
+        let changes =
+            Changes { revision: Revision(self.revision), events, has_prev: self.wants_prev };
         sink.changed(&changes);
         self.tails.open.push(changes);
         self.index.keep_within_budget();

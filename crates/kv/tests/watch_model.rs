@@ -181,7 +181,9 @@ impl World {
             })
             .collect();
         if let Some(changes) = self.store.write(&writes).filter(|_| publish) {
-            self.hub.publish(&changes);
+            // Nobody has asked for former pairs; or somebody has just now.
+            let lacks = !self.hub.wants_prev() || self.random.one_in(8);
+            self.hub.publish(&if lacks { changes.without_prev() } else { changes });
         }
     }
 

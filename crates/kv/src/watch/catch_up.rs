@@ -163,6 +163,11 @@ fn windows(
             }
             let Some(recent) = state.recent_from(Revision(through.0 + 1)) else { continue };
             let recent: Vec<Changes> = recent.cloned().collect();
+            // Whoever wants former pairs that are not remembered is brought forward in the next round.
+            let mut close = close;
+            if recent.iter().any(|changes| !changes.has_prev) {
+                close.retain(|pick| !pick.wish.view.prev_kv);
+            }
             hand_over(&mut state, &self::batches(close, &recent, current), current);
         }
     }
@@ -181,7 +186,7 @@ fn read(
     // Of what is compacted, history leaves out the former pairs; memory must not say more.
     if let Some(recent) = guard.recent_from(from).filter(|_| from > guard.compacted()) {
         let changes: Vec<Changes> = recent
-            .take_while(|changes| changes.revision <= to)
+            .take_while(|changes| changes.revision <= to && (changes.has_prev || !prev_kv))
             .take(WATCH_WINDOW_REVISIONS_MAX)
             .cloned()
             .collect();
@@ -211,7 +216,7 @@ fn batches(picks: Vec<Pick>, changes: &[Changes], through: Revision) -> Vec<Batc
         index.insert(&wish.range, at, ());
     }
     let mut found = Vec::new();
-    for Changes { revision, events } in changes.iter().filter(|c| c.revision <= through) {
+    for Changes { revision, events, .. } in changes.iter().filter(|c| c.revision <= through) {
         for event in &events[..] {
             index.containing(&event.kv.key, &mut found);
             for slot in found.drain(..) {

@@ -50,12 +50,20 @@ impl Hub {
         Self { inner: Arc::new(Inner { config, signal, state: Mutex::new(state) }) }
     }
 
-    /// A revision has been applied: history has it, and its events are these, with former pairs.
+    /// A revision has been applied: history has it, and its events are these, with former pairs if they
+    /// were [wanted](Self::wants_prev).
     ///
     /// To be called for each revision in order, and before anybody is told that it exists. What was published before is
     /// ignored; what was left out makes all watchers fall behind, so that they read it from history.
     pub fn publish(&self, changes: &Changes) {
         lock(&self.inner.state).publish(changes);
+    }
+
+    /// Whether anybody wants former pairs. Changes that are published without them are told to those who do out of history,
+    /// so the answer may be out of date.
+    #[must_use]
+    pub fn wants_prev(&self) -> bool {
+        lock(&self.inner.state).prev_watchers > 0
     }
 
     /// The store is compacted up to a revision. Watchers that are owed earlier events will be ended.

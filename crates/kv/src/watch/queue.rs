@@ -216,15 +216,14 @@ impl Queue {
             state.reader = Some(waker.clone());
             return Poll::Pending;
         }
-        drop(state);
-        Poll::Ready(self.next())
+        Poll::Ready(self.take(state))
     }
 
     /// Events that wait, once for each watcher that is to have them.
     pub(super) fn events(&self) -> usize {
         let state = lock(&self.state);
         let of = |item: &Item| match item {
-            Item::News(news) => news.events.events.len() * news.watchers.len(),
+            Item::News(news) => news.events.events.events.len() * news.watchers.len(),
             Item::Answer(_) | Item::Notice(_) => 0,
         };
         state.items.iter().map(of).sum()
@@ -232,7 +231,10 @@ impl Queue {
 
     /// The next response, if there is one.
     pub(super) fn next(&self) -> Option<WatchResponse> {
-        let mut guard = lock(&self.state);
+        self.take(lock(&self.state))
+    }
+
+    fn take(&self, mut guard: MutexGuard<'_, State>) -> Option<WatchResponse> {
         let state = &mut *guard;
         let mut writer = None;
         let response = match state.items.front_mut()? {
@@ -279,7 +281,8 @@ impl Queue {
 
     /// All of the news for one watcher, or the next fragment of it.
     fn part_of(news: &News, told: usize, sent: &mut usize, bytes_max: usize) -> WatchResponse {
-        let events = &news.events.events;
+        let carried = &news.events.events;
+        let events = &carried.events;
         let len = match news.fragment {
             true => fragment_len(&events[*sent..], bytes_max),
             false => events.len(),
@@ -291,7 +294,7 @@ impl Queue {
             watch_id: news.watchers[told],
             revision: news.revision,
             fragment,
-            events: Events::part(events, part),
+            events: Events::part(carried, part),
             ..WatchResponse::default()
         }
     }

@@ -69,6 +69,7 @@ impl State {
             ..WatchResponse::default()
         });
         self.last_watcher += 1;
+        self.prev_watchers += usize::from(create.prev_kv);
         let is_future = start > current;
         let watcher = Watcher {
             serial: self.last_watcher,
@@ -104,6 +105,7 @@ impl State {
         let Some(stream) = self.streams.get_mut(&stream_id) else { return };
         let Some(watcher) = stream.watchers.remove(&id) else { return };
         stream.forget(id, &watcher);
+        self.prev_watchers -= usize::from(watcher.view.prev_kv);
         match watcher.place {
             Place::Synced => drop(self.index.remove(&watcher.range, &(stream_id, id))),
             Place::Behind { .. } => {}

@@ -2,7 +2,7 @@
 
 use core::ops::{Deref, Range};
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -74,29 +74,47 @@ pub struct WatchResponse {
     pub events: Events,
 }
 
+/// Events that several responses share, and what they are on the wire once somebody has sent them.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub(super) events: Arc<[Event]>,
+    encoded: OnceLock<Vec<u8>>,
+}
+
+impl From<Arc<[Event]>> for Carried {
+    fn from(events: Arc<[Event]>) -> Self {
+        Self { events, encoded: OnceLock::new() }
+    }
+}
+
 /// Events of a response. Responses that say the same share them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Events {
-    all: Arc<[Event]>,
+    all: Arc<Carried>,
     part: Range<usize>,
 }
 
 impl Events {
-    pub(super) fn part(all: &Arc<[Event]>, part: Range<usize>) -> Self {
+    pub(super) fn part(all: &Arc<Carried>, part: Range<usize>) -> Self {
         Self { all: Arc::clone(all), part }
+    }
+
+    /// These events in the form in which they are sent. All responses that carry the same events share what the first of
+    /// them has made, so whatever `encode` does must depend on nothing else. It takes about as much memory as keys and
+    /// values, until the last of these responses is gone.
+    pub fn encoded(&self, encode: impl FnOnce(&[Event]) -> Vec<u8>) -> Cow<'_, [u8]> {
+        if self.part.len() == self.all.events.len() {
+            Cow::Borrowed(self.all.encoded.get_or_init(|| encode(&self.all.events)))
+        } else {
+            Cow::Owned(encode(self))
+        }
     }
 }
 
 impl From<Arc<[Event]>> for Events {
     fn from(all: Arc<[Event]>) -> Self {
         let part = 0..all.len();
-        Self { all, part }
-    }
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self::from(Arc::<[Event]>::default())
+        Self { all: Arc::new(all.into()), part }
     }
 }
 
@@ -104,7 +122,7 @@ impl Deref for Events {
     type Target = [Event];
 
     fn deref(&self) -> &[Event] {
-        &self.all[self.part.clone()]
+        &self.all.events[self.part.clone()]
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) ticks: Ticks,
     last_stream: u64,
     pub(super) last_watcher: u64,
+    /// Watchers that want former pairs.
+    pub(super) prev_watchers: usize,
     is_shut_down: bool,
     /// For `publish`, so that it need not allocate: slot and event of each match.
     matches: Vec<(u32, u32)>,
@@ -117,6 +119,7 @@ impl State {
             ticks: Ticks::new(config.seed),
             last_stream: 0,
             last_watcher: 0,
+            prev_watchers: 0,
             is_shut_down: false,
             matches: Vec::new(),
             found: Vec::new(),
@@ -146,6 +149,7 @@ impl State {
         let Some(stream) = self.streams.remove(&id) else { return };
         stream.queue.close();
         for (watch_id, watcher) in &stream.watchers {
+            self.prev_watchers -= usize::from(watcher.view.prev_kv);
             if watcher.place == Place::Synced {
                 self.index.remove(&watcher.range, &(id, *watch_id));
             }
@@ -191,23 +195,34 @@ impl State {
         }
         // Stable: the events of each watcher stay in order.
         matches.sort_by_key(|(slot, _)| *slot);
+        let has_prev = changes.has_prev;
         let mut whole = Variants::new(Arc::clone(&changes.events));
-        let mut refused = Vec::new();
+        let (mut refused, mut lacking) = (Vec::new(), Vec::new());
         for run in matches.chunk_by(|(slot, _), (next, _)| slot == next) {
             let (slot, _) = run[0];
             let members = &mut self.index.slot_mut(slot).members;
+            if !has_prev && self.prev_watchers > 0 {
+                let lack = members.iter().filter(|(_, member)| member.view.prev_kv);
+                lacking.extend(lack.map(|(id, member)| (*id, member.start)));
+            }
             if run.len() == changes.events.len() {
-                tell(revision, members, &mut whole, &mut refused);
+                tell(revision, has_prev, members, &mut whole, &mut refused);
             } else {
                 let events = run.iter().map(|(_, at)| changes.events[*at as usize].clone());
                 let mut part = Variants::new(events.collect());
-                tell(revision, members, &mut part, &mut refused);
+                tell(revision, has_prev, members, &mut part, &mut refused);
             }
         }
         matches.clear();
         self.matches = matches;
         for (stream, id) in refused {
             self.fall_behind(stream, id, revision);
+        }
+        // They came while nobody had asked for former pairs, and read them from history.
+        for ((stream, id), start) in lacking {
+            self.fall_behind(stream, id, start.max(revision));
+            self.give_turn(stream);
+            self.signal.work();
         }
     }
 
@@ -220,7 +235,7 @@ impl State {
         }
     }
 
-    /// The changes from a revision on, if they are all remembered.
+    /// The changes from a revision on, if they are all remembered. Some may lack former pairs.
     pub(super) fn recent_from(&self, from: Revision) -> Option<impl Iterator<Item = &Changes>> {
         let first = self.recent.front()?.revision;
         let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
@@ -435,9 +450,11 @@ impl Stream {
     }
 }
 
-/// Puts the news of a revision into the queues of all members of a slot; those that have no room are listed.
+/// Puts the news of a revision into the queues of all members of a slot; those that have no room are listed. Those that want
+/// more than is there are left out.
 fn tell(
     revision: Revision,
+    has_prev: bool,
     members: &mut BTreeMap<(StreamId, WatchId), Member>,
     events: &mut Variants,
     refused: &mut Vec<(StreamId, WatchId)>,
@@ -446,7 +463,8 @@ fn tell(
     let mut batches: Vec<(View, bool, Vec<WatchId>)> = Vec::new();
     let mut members = members.iter_mut().peekable();
     while let Some((&(stream, id), member)) = members.next() {
-        if member.start <= revision && events.view(member.view).is_some() {
+        let is_served = has_prev || !member.view.prev_kv;
+        if is_served && member.start <= revision && events.view(member.view).is_some() {
             member.quiet = false;
             let (view, fragment) = (member.view, member.fragment);
             match batches.iter_mut().find(|batch| (batch.0, batch.1) == (view, fragment)) {

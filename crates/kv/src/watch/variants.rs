@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::watch::response::events_bytes;
+use crate::watch::response::{Carried, events_bytes};
 use crate::{Event, EventKind};
 
 /// What a watcher leaves out.
@@ -37,14 +37,14 @@ impl View {
 /// Events that a response carries, with their size.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    pub(super) events: Arc<[Event]>,
+    pub(super) events: Arc<Carried>,
     pub(super) bytes: usize,
 }
 
 impl Shared {
     pub(super) fn new(events: Arc<[Event]>) -> Self {
         let bytes = events_bytes(&events);
-        Self { events, bytes }
+        Self { events: Arc::new(events.into()), bytes }
     }
 }
 

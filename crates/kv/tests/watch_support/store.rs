@@ -56,7 +56,7 @@ impl Store {
         if events.is_empty() {
             return None;
         }
-        let changes = Changes { revision, events: events.into() };
+        let changes = Changes { revision, events: events.into(), has_prev: true };
         state.changes.push(changes.clone());
         Some(changes)
     }
@@ -114,7 +114,7 @@ impl History for Store {
                 Event { prev, ..event.clone() }
             };
             let events = change.events.iter().map(kept).collect();
-            changes.push(Changes { revision: change.revision, events });
+            changes.push(Changes { revision: change.revision, events, has_prev: request.prev_kv });
             through = change.revision;
         }
         Ok(Past { changes, through })

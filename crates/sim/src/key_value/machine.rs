@@ -73,7 +73,12 @@ struct Told<'a> {
 
 impl Sink for Told<'_> {
     fn changed(&mut self, changes: &Changes) {
-        self.hub.publish(changes);
+        // Oracles want former pairs always, watchers must do without those that they have not asked for.
+        if self.hub.wants_prev() {
+            self.hub.publish(changes);
+        } else {
+            self.hub.publish(&changes.clone().without_prev());
+        }
         self.done.push(Done::Changed(changes.clone()));
     }
 

@@ -22,7 +22,7 @@ use crate::proto::host::Identity;
 /// Makes up the mind of a start about the others. Gives back the identity with which it goes on.
 pub(crate) fn decide(
     directory: &Path,
-    identity: Identity,
+    identity: &Identity,
     asked: bool,
     random: u64,
 ) -> io::Result<Identity> {
@@ -36,7 +36,7 @@ pub(crate) fn decide(
         );
     } else if asked {
         next.former_cluster = identity.cluster;
-        next.cluster = new_cluster(&identity, random);
+        next.cluster = new_cluster(identity, random);
         next.members.retain(|member| member.member == identity.member);
         next.joins = false;
         tracing::warn!(
@@ -48,7 +48,7 @@ pub(crate) fn decide(
     } else {
         next.forced = false;
     }
-    if next != identity {
+    if next != *identity {
         let _alone = lock(directory)?;
         identity::write(directory, &next)?;
     }
@@ -105,23 +105,23 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("quorate-alone-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).unwrap();
-        let decide = |identity, asked| decide(&directory, identity, asked, 5).unwrap();
-        assert_eq!(decide(identity(), false), identity());
+        let decide = |identity: &Identity, asked| decide(&directory, identity, asked, 5).unwrap();
+        assert_eq!(decide(&identity(), false), identity());
         assert!(!directory.join("identity").exists(), "nothing was to be written");
 
-        let begun = decide(identity(), true);
+        let begun = decide(&identity(), true);
         assert_eq!((begun.former_cluster, begun.members.len()), (7, 1));
         assert!(begun.cluster != 7 && begun.cluster != 0);
         assert_eq!(identity::read(&directory).unwrap().as_ref(), Some(&begun));
         // A start that comes after a crash goes on, even if the flag is gone.
-        assert_eq!(decide(begun.clone(), false), begun);
-        assert_eq!(decide(begun.clone(), true), begun);
+        assert_eq!(decide(&begun, false), begun);
+        assert_eq!(decide(&begun, true), begun);
 
         let ended = done(&directory, begun, true).unwrap();
-        assert_eq!(decide(ended.clone(), true), ended, "the flag is still there");
-        let without = decide(ended.clone(), false);
+        assert_eq!(decide(&ended, true), ended, "the flag is still there");
+        let without = decide(&ended, false);
         assert_eq!(without, Identity { forced: false, ..ended });
-        let again = decide(without.clone(), true);
+        let again = decide(&without, true);
         assert_eq!(again.former_cluster, without.cluster);
         std::fs::remove_dir_all(&directory).unwrap();
     }

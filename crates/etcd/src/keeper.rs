@@ -116,10 +116,9 @@ impl Member {
             };
             let stepped = tokio::task::spawn_blocking(steps).await;
             let reader = self.reader();
-            if stepped.is_err() || reader.compaction_finished() >= reader.compacted() {
-                if let Some(since) = waiting_since.take() {
-                    self.metrics().compactions.observe(since.elapsed());
-                }
+            let is_done = stepped.is_err() || reader.compaction_finished() >= reader.compacted();
+            if is_done && let Some(since) = waiting_since.take() {
+                self.metrics().compactions.observe(since.elapsed());
             }
         }
     }
@@ -147,10 +146,10 @@ impl Member {
                 tokio::time::sleep(AGAIN).await;
             }
             self.0.published.send_replace(true);
-            let mut told = None;
+            let mut told: Option<String> = None;
             loop {
                 self.settle_version().await;
-                told = self.tell_of_downgrade(told);
+                told = self.tell_of_downgrade(told.as_deref());
                 tokio::time::sleep(AGAIN).await;
             }
         };
@@ -201,13 +200,13 @@ impl Member {
     }
 
     /// Tells the operator how far a downgrade is. Gives back the one that is under way.
-    fn tell_of_downgrade(&self, told: Option<String>) -> Option<String> {
+    fn tell_of_downgrade(&self, told: Option<&str>) -> Option<String> {
         let attributes = self.attributes();
-        let is_ready = |target: &String| {
+        let is_ready = |target: &str| {
             attributes.cluster_version.as_ref().is_some_and(|version| is_of(version, target))
         };
-        let ready = attributes.downgrade.clone().filter(is_ready);
-        match (&told, &ready) {
+        let ready = attributes.downgrade.clone().filter(|target| is_ready(target));
+        match (told, &ready) {
             (None, Some(target)) => {
                 tracing::info!("target-version" = target, "The server is ready to downgrade");
             }

@@ -77,7 +77,7 @@ impl Server {
             Some(identity) if identity::is_removed(&directory) => {
                 return Err(StartError::Removed { member: identity.member });
             }
-            Some(identity) => alone::decide(&directory, identity, config.force_new_cluster, seed)
+            Some(identity) => alone::decide(&directory, &identity, config.force_new_cluster, seed)
                 .map_err(in_data_dir)?,
             None => {
                 let identity = new_identity(&config).await?;

@@ -338,3 +338,89 @@ async fn a_cluster_is_taken_back_to_an_older_version() {
     assert_eq!(version(&cluster, 1), "3.5.0");
     cluster.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_reach_what_they_set() {
+    let directory = Directory::new();
+    let mut tight = config(directory.path());
+    tight.max_txn_ops = 2;
+    tight.max_request_bytes = 1000;
+    tight.max_concurrent_streams = 2;
+    tight.warning_apply_duration = Duration::from_nanos(1);
+    let server = Server::start(tight).await.unwrap();
+    server.handle().ready().await;
+    let mut clients = Clients::of(&server).await;
+    let op = pb::request_op::Request::RequestRange(get("k"));
+    let op = pb::RequestOp { request: Some(op) };
+    let txn = pb::TxnRequest { success: vec![op; 3], ..pb::TxnRequest::default() };
+    let text = "etcdserver: too many operations in txn request";
+    refused(clients.kv.txn(txn).await, Code::InvalidArgument, text);
+    let text = "etcdserver: request is too large";
+    let large = clients.kv.put(put("k", &"v".repeat(1000))).await;
+    refused(large, Code::InvalidArgument, text);
+    clients.put("k", "v").await;
+    let slow = crate::metrics::Page::of(&server).await.value("etcd_server_slow_apply_total", "");
+    assert!(slow >= 1.0, "{slow}");
+
+    // A third stream of a connection waits until one of two has ended.
+    let mut clients = Clients::of(&server).await;
+    let first = watch(&mut clients, Request::new).await;
+    let _second = watch(&mut clients, Request::new).await;
+    let mut others = clients.clone();
+    let mut third = tokio::spawn(async move { others.get("k").await });
+    let waits = tokio::time::timeout(Duration::from_millis(300), &mut third).await;
+    assert!(waits.is_err(), "{waits:?}");
+    drop(first);
+    assert_eq!(third.await.unwrap().as_deref(), Some("v"));
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_answers_no_ping_is_given_up() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const PING: u8 = 6;
+    let directory = Directory::new();
+    let mut pinging = config(directory.path());
+    pinging.grpc_keepalive_interval = Duration::from_millis(200);
+    pinging.grpc_keepalive_timeout = Duration::from_millis(300);
+    let server = Server::start(pinging).await.unwrap();
+    let address = server.client_urls()[0].address().to_owned();
+    let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    // What every connection begins with, and settings that change nothing.
+    silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut heard = Vec::new();
+    let end = silent.read_to_end(&mut heard);
+    let ended = tokio::time::timeout(Duration::from_secs(10), end).await;
+    assert!(ended.is_ok(), "it is still connected");
+    let mut frames = &heard[..];
+    let mut kinds = Vec::new();
+    while let Some((head, rest)) = frames.split_first_chunk::<9>() {
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        kinds.push(head[3]);
+        frames = rest.get(length..).unwrap_or_default();
+    }
+    assert!(kinds.contains(&PING), "{kinds:?}");
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn elections_go_without_asking_before() {
+    // A member that is left alone campaigns, and with each campaign its term grows; unless it asks first, and nobody answers.
+    for pre_vote in [false, true] {
+        let mut cluster = Cluster::start(3, |config| config.pre_vote = pre_vote).await;
+        let left = cluster.follower().await;
+        for number in (0..3).filter(|number| *number != left) {
+            cluster.stop(number).await;
+        }
+        let handle = cluster.server(left).handle();
+        until("it sees no leader", async || handle.leader().0.is_none()).await;
+        let (_, term) = handle.leader();
+        if pre_vote {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(handle.leader().1, term);
+        } else {
+            until("it campaigns", async || handle.leader().1 >= term + 2).await;
+        }
+        cluster.shutdown().await;
+    }
+}

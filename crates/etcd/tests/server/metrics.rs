@@ -143,10 +143,10 @@ const ABSENT: [&str; 4] = [
 ];
 
 /// A page of metrics.
-struct Page(String);
+pub(crate) struct Page(String);
 
 impl Page {
-    async fn of(server: &Server) -> Self {
+    pub(crate) async fn of(server: &Server) -> Self {
         let url = server.client_urls()[0].address().to_owned();
         let mut stream = tokio::net::TcpStream::connect(url).await.unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -163,7 +163,7 @@ impl Page {
     }
 
     /// The sum of all samples of that name whose labels contain `labels`.
-    fn value(&self, name: &str, labels: &str) -> f64 {
+    pub(crate) fn value(&self, name: &str, labels: &str) -> f64 {
         let samples = self.0.lines().filter_map(|line| {
             let (sample, value) = line.rsplit_once(' ')?;
             let (found, rest) = sample.split_once('{').unwrap_or((sample, ""));

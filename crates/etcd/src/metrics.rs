@@ -223,7 +223,6 @@ metrics! {
 
 /// Families that are here because dashboards ask for them, and that have nothing to count.
 const ALWAYS_ZERO: &[(&str, Kind)] = &[
-    ("etcd_debugging_auth_revision", Kind::Gauge),
     ("etcd_debugging_store_watchers", Kind::Gauge),
     ("etcd_grpc_proxy_cache_hits_total", Kind::Gauge),
     ("etcd_grpc_proxy_cache_keys_total", Kind::Gauge),
@@ -548,6 +547,12 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
         Kind::Counter,
         "Versions of keys removed by compactions.",
         vitals.compacted_keys,
+    );
+    page.single(
+        "etcd_debugging_auth_revision",
+        Kind::Gauge,
+        "Revision of the users and roles: nobody has ever changed them.",
+        1,
     );
     page.family("etcd_debugging_server_alarms", Kind::Gauge, "Alarms that are raised.");
     for (member, alarm) in &vitals.alarms {

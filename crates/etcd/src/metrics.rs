@@ -87,6 +87,8 @@ macro_rules! metrics {
             connections: observed::Connections,
             /// Health checks: of what, by which name, whether it is well, how often well and not.
             checks: std::sync::Mutex<Vec<Check>>,
+            /// Versions of the cluster that were shown.
+            cluster_versions: std::sync::Mutex<std::collections::BTreeSet<String>>,
             /// Pages of metrics that were written.
             pages_written: Counter,
             /// What was applied, by its kind.
@@ -114,6 +116,7 @@ macro_rules! metrics {
                     calls: calls::Calls::new(extensive),
                     connections: observed::Connections::default(),
                     checks: std::sync::Mutex::default(),
+                    cluster_versions: std::sync::Mutex::default(),
                     pages_written: Counter::default(),
                     applies: observed::Applies::default(),
                     streams_failed: Default::default(),
@@ -371,6 +374,7 @@ impl Metrics {
         self.pages_written.increment();
         let mut page = Page::default();
         write_vitals(&mut page, vitals);
+        self.write_cluster_version(&mut page, &vitals.cluster_version);
         write_log(&mut page, &vitals.log);
         self.write(&mut page);
         self.applies.write(&mut page);
@@ -383,6 +387,23 @@ impl Metrics {
         self.calls.write(&mut page);
         process::write(&mut page);
         page.finish()
+    }
+
+    /// The version that is in force has a one, those before it a zero.
+    fn write_cluster_version(&self, page: &mut Page, current: &str) {
+        if current.is_empty() {
+            return;
+        }
+        let name = "etcd_cluster_version";
+        page.family(name, Kind::Gauge, "Version of the cluster.");
+        let mut all = self.cluster_versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains(current) {
+            all.insert(current.to_owned());
+        }
+        for version in &*all {
+            let is_current = u8::from(version == current);
+            page.sample(name, &[("cluster_version", version.as_str())], is_current);
+        }
     }
 
     fn write_failures(&self, page: &mut Page) {
@@ -472,10 +493,6 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
         ("server_go_version", "none"),
         "What this server is compiled with; not Go.",
     );
-    if !vitals.cluster_version.is_empty() {
-        let version = vitals.cluster_version.as_str();
-        one(page, "etcd_cluster_version", ("cluster_version", version), "Version of the cluster.");
-    }
     let gauges: [(&str, &str, i128); 17] = [
         ("etcd_server_has_leader", "Whether a leader is known.", vitals.has_leader.into()),
         ("etcd_server_is_leader", "Whether this member leads.", vitals.is_leader.into()),
@@ -620,6 +637,8 @@ mod tests {
             peers: vec![PeerVitals { id: 10, active: true, ..PeerVitals::default() }],
             ..Vitals::default()
         };
+        let older = Vitals { cluster_version: "3.5".to_owned(), ..vitals.clone() };
+        metrics.page(&older);
         let page = metrics.page(&vitals);
         let mut families: Vec<&str> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
@@ -631,6 +650,7 @@ mod tests {
             "etcd_mvcc_put_total 2",
             "etcd_server_version{server_version=\"3.6.0\"} 1",
             "etcd_cluster_version{cluster_version=\"3.6\"} 1",
+            "etcd_cluster_version{cluster_version=\"3.5\"} 0",
             "etcd_server_is_learner 0",
             "etcd_network_active_peers{Local=\"0\",Remote=\"a\"} 1",
             "etcd_server_healthcheck{type=\"livez\",name=\"serializable_read\"} 1",

@@ -357,6 +357,7 @@ impl Data {
         let (current, compacted) = (reader.revision(), reader.compacted());
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
         self.change_attributes(|all| *all = attributes);
+        self.measure();
         self.look_at_alarms();
         self.hub.reset(current, compacted);
         self.compaction_news.notify_one();

@@ -13,7 +13,7 @@ use crate::command::{Entry, Reply};
 use crate::config::Config;
 use crate::data::{Attributes, Data};
 use crate::machine::Machine;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, UnderWay};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::host::{HostCommand, outcome};
 use crate::status;
@@ -46,6 +46,27 @@ pub(crate) struct Inner {
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Member").field("id", &self.0.member_id).finish_non_exhaustive()
+    }
+}
+
+/// A proposal without an outcome. It has failed if nobody knows one, or waits for it any more.
+struct Proposal<'a> {
+    metrics: &'a Metrics,
+    answered: bool,
+    _pending: UnderWay<'a>,
+}
+
+impl<'a> Proposal<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        Self { metrics, answered: false, _pending: metrics.pending.begin() }
+    }
+}
+
+impl Drop for Proposal<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.metrics.proposals_failed.increment();
+        }
     }
 }
 
@@ -203,23 +224,16 @@ impl Member {
     }
 
     async fn propose_entry(&self, entry: Entry) -> Result<outcome::Reply, Status> {
-        let _pending = self.metrics().pending.begin();
-        let proposed = self.propose_and_wait(entry).await?;
-        proposed.into_result().map_err(|why| match why {
+        let mut proposal = Proposal::begin(self.metrics());
+        let reply = self.try_proposal(entry).await?;
+        proposal.answered = true;
+        reply.into_result().map_err(|why| match why {
             Some(why) => status::request(why),
             None => status::confused(),
         })
     }
 
     /// What a proposal came to here; an error if that is nothing, or unknown.
-    async fn propose_and_wait(&self, entry: Entry) -> Result<Reply, Status> {
-        let proposed = self.try_proposal(entry).await;
-        if proposed.is_err() {
-            self.metrics().proposals_failed.increment();
-        }
-        proposed
-    }
-
     async fn try_proposal(&self, entry: Entry) -> Result<Reply, Status> {
         let started = Instant::now();
         let asked = self.0.node.leader();

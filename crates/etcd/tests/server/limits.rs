@@ -113,6 +113,9 @@ async fn a_call_ends_at_its_deadline() {
         assert_eq!(late, (DEADLINE_EXCEEDED, 0));
         assert!(began.elapsed() < Duration::from_secs(4));
     }
+    let page = crate::metrics::Page::of(server).await;
+    assert_eq!(page.value("etcd_server_proposals_failed_total", ""), 2.0);
+    assert_eq!(page.value("etcd_server_proposals_pending", ""), 0.0);
     let malformed = call_within(server, range_path, &get("k"), "soon").await;
     assert_eq!(malformed.0, Code::Internal as i32);
     drop(unlimited);

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_raft::NodeId;
+use quorate_transport::PeerStatus;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::StopReason;
@@ -112,6 +113,11 @@ impl Asks {
 
     fn carry(&self, to: NodeId, frame: Bytes) -> bool {
         self.network.get().and_then(Weak::upgrade).is_some_and(|network| network.carry(to, frame))
+    }
+
+    /// How it stands with the peers.
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        self.network.get().and_then(Weak::upgrade).map_or_else(Vec::new, |network| network.peers())
     }
 
     /// Takes a frame if it is one of these.

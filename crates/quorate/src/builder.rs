@@ -11,7 +11,7 @@ use quorate_raft::{
     ClusterId, Config, Incarnation, Index, Member, MemberRole, Membership, NodeId, Recovered,
 };
 use quorate_transport::{Identity, Peer, Settings as TcpSettings, Tcp, Transport};
-use quorate_wal::{Disk, Options, RealDisk};
+use quorate_wal::{Disk, Options, RealDisk, Unsynced};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::addresses;
@@ -51,6 +51,8 @@ pub struct Builder<M> {
     listen: Option<String>,
     address_of: AddressOf,
     log_disk: Option<Arc<dyn Disk>>,
+    unsynced: bool,
+    former_cluster: Option<String>,
     apply: Apply,
     tuning: Tuning,
     requests_max: usize,
@@ -142,6 +144,8 @@ impl<M: Machine> Builder<M> {
             listen: None,
             address_of: whole,
             log_disk: None,
+            unsynced: false,
+            former_cluster: None,
             apply: Apply::Auto,
             tuning,
             requests_max: 65_536,
@@ -162,6 +166,32 @@ impl<M: Machine> Builder<M> {
     #[must_use]
     pub fn log_disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.log_disk = Some(disk);
+        self
+    }
+
+    /// Never waits for the log's disk: what was acknowledged is lost when power is, and the node then has to be thrown away.
+    /// For tests, and for data that can be had again.
+    #[must_use]
+    pub fn unsynced_log(mut self) -> Self {
+        self.unsynced = true;
+        self
+    }
+
+    /// Gives up all other members, for good: with what its directory holds, this node becomes the only member of the cluster
+    /// that it is started for ([`cluster`](Self::cluster)), which must have another name than the `former` one. For when a
+    /// majority is lost and will not come back.
+    ///
+    /// Everything in the log counts as committed from now on: what was acknowledged and has reached this node is kept, and
+    /// something may be kept that nobody was told of. What has not reached it is lost, so take the member that has most. The
+    /// new name keeps the others out, should they come back: with the old one, they could outvote this node and undo what it
+    /// has done since.
+    ///
+    /// One entry of the log says it, and it is durable before the node starts. A start that finds it said already changes
+    /// nothing, so a crash in between is no harm; but a member that was added since is given up as well. A directory without
+    /// a log starts as if nothing had been said here.
+    #[must_use]
+    pub fn abandon_others(mut self, former: impl Into<String>) -> Self {
+        self.former_cluster = Some(former.into());
         self
     }
 
@@ -316,6 +346,10 @@ impl<M: Machine> Builder<M> {
         }
         let first = Arc::new(first);
         let cluster = ClusterId(name_hash(&self.cluster));
+        if self.former_cluster.as_ref() == Some(&self.cluster) {
+            return Err(missing("a node that gives up the others needs a new name of its cluster"));
+        }
+        let own = contacts.iter().find(|(node, _)| *node == id).map(|(_, context)| context.clone());
         let replica = Arc::new(Replica::open(self.machine).map_err(StartError::Machine)?);
         let untyped: Arc<dyn Replicated> = replica.clone();
         let boot_nonce = random()?;
@@ -341,12 +375,18 @@ impl<M: Machine> Builder<M> {
                         Arc::new(disk.map_err(named("making", &directory))?)
                     }
                 };
+                let disk = if self.unsynced { Arc::new(Unsynced::new(disk)) } else { disk };
+                let former = self.former_cluster.as_deref().map(name_hash).map(ClusterId);
                 let options = Options {
                     segment_bytes: tuning.segment_bytes,
+                    former_cluster: former,
                     ..Options::new(cluster, id, random()?)
                 };
-                let opened =
-                    recovery::open(disk, &options, &first, &*untyped, &snapshots, boot_nonce)?;
+                let context = Bytes::from(own.clone().unwrap_or_default());
+                let alone = former.map(|_| &context);
+                let opened = recovery::open(
+                    disk, &options, &first, &*untyped, &snapshots, boot_nonce, alone,
+                )?;
                 let incarnation = opened.wal.identity().incarnation;
                 let log = Log::Disk(DiskLog::new(opened.wal, recovery::GROUP));
                 (log, opened.recovered, snapshots, incarnation)
@@ -386,8 +426,7 @@ impl<M: Machine> Builder<M> {
             asks: Arc::clone(&asks),
             receiving: Arc::default(),
         };
-        let own = contacts.iter().find(|(node, _)| *node == id);
-        let listen = self.listen.or_else(|| own.map(|(_, context)| address_of(context.as_bytes())));
+        let listen = self.listen.or_else(|| own.map(|context| address_of(context.as_bytes())));
         let boot = boot_nonce;
         let identity = Identity { cluster, node: id, incarnation, boot, features: 0, founders };
         let network: Arc<dyn Network> = match self.network {

@@ -270,6 +270,12 @@ impl Driver {
                 self.state.flushing = false;
                 self.node.step(now, Event::StateDurable(index));
             }
+            Report::Fetching { from, snapshot } => {
+                self.shared.tell(NodeEvent::SnapshotFetching { from, snapshot });
+            }
+            Report::FetchEnded { from, snapshot, complete } => {
+                self.shared.tell(NodeEvent::SnapshotFetched { from, snapshot, complete });
+            }
             Report::FetchFailed { from, snapshot, why } => {
                 Counters::add(&self.shared.counters.fetches_failed, 1);
                 let failed = NodeEvent::FetchFailed { from, snapshot, why };

@@ -58,6 +58,38 @@ pub enum NodeEvent {
         /// Up to where.
         at: LogId,
     },
+    /// A snapshot of another node begins to be fetched.
+    SnapshotFetching {
+        /// From whom.
+        from: NodeId,
+        /// Which one.
+        snapshot: LogId,
+    },
+    /// That has ended.
+    SnapshotFetched {
+        /// From whom.
+        from: NodeId,
+        /// Which one.
+        snapshot: LogId,
+        /// Whether all of it is here. If not, it broke off, or is not wanted any more.
+        complete: bool,
+    },
+    /// A peer begins to fetch a snapshot of this node, or goes on after a break.
+    SnapshotSending {
+        /// Who.
+        to: NodeId,
+        /// Which one.
+        snapshot: LogId,
+    },
+    /// That has ended.
+    SnapshotSent {
+        /// Who.
+        to: NodeId,
+        /// Which one.
+        snapshot: LogId,
+        /// Whether it was read to its end.
+        complete: bool,
+    },
     /// A snapshot of another node could not be fetched. What has arrived is kept, and it is asked for
     /// again as long as it is needed.
     FetchFailed {
@@ -138,6 +170,24 @@ impl fmt::Display for NodeEvent {
             Self::SnapshotTaken { at, bytes } => write!(f, "snapshot {at} of {bytes} bytes"),
             Self::SnapshotFailed { why } => write!(f, "no snapshot could be written: {why}"),
             Self::SnapshotInstalled { at } => write!(f, "installed snapshot {at}"),
+            Self::SnapshotFetching { from, snapshot } => {
+                write!(f, "fetches snapshot {snapshot} from node {from}")
+            }
+            Self::SnapshotFetched { from, snapshot, complete: true } => {
+                write!(f, "fetched snapshot {snapshot} from node {from}")
+            }
+            Self::SnapshotFetched { from, snapshot, complete: false } => {
+                write!(f, "stopped fetching snapshot {snapshot} from node {from}")
+            }
+            Self::SnapshotSending { to, snapshot } => {
+                write!(f, "sends snapshot {snapshot} to node {to}")
+            }
+            Self::SnapshotSent { to, snapshot, complete: true } => {
+                write!(f, "sent snapshot {snapshot} to node {to}")
+            }
+            Self::SnapshotSent { to, snapshot, complete: false } => {
+                write!(f, "stopped sending snapshot {snapshot} to node {to}")
+            }
             Self::FetchFailed { from, snapshot, why } => {
                 write!(f, "snapshot {snapshot} could not be fetched from node {from}: {why}")
             }

@@ -609,6 +609,12 @@ impl<M: Machine> Handle<M> {
         self.shared.log()?.metrics()
     }
 
+    /// How the connections to the other members stand, and what has passed through them. Empty inside one process.
+    #[must_use]
+    pub fn peers(&self) -> Vec<quorate_transport::PeerStatus> {
+        self.shared.asks.peers()
+    }
+
     /// Listens to what happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {

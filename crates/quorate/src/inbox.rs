@@ -33,6 +33,17 @@ pub(crate) enum Report {
     View(View),
     /// A durable state machine has made its data durable up to here.
     Flushed(Index),
+    /// A peer's snapshot begins to be received.
+    Fetching {
+        from: NodeId,
+        snapshot: LogId,
+    },
+    /// It was received, or not.
+    FetchEnded {
+        from: NodeId,
+        snapshot: LogId,
+        complete: bool,
+    },
     /// A peer's snapshot was not received. It is asked for again as long as it is needed.
     FetchFailed {
         from: NodeId,

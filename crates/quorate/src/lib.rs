@@ -386,7 +386,9 @@ pub mod core {
 
 /// The log on disk: the disks that it can be given, what its opening may find, and what it has done.
 pub mod wal {
-    pub use quorate_wal::{Disk, Histogram, MemoryDisk, Metrics, OpenError, RealDisk};
+    pub use quorate_wal::{
+        Disk, DiskLock, Histogram, LockError, MemoryDisk, Metrics, OpenError, RealDisk,
+    };
 }
 
 /// How peers reach each other: the settings of TCP, and the trait of a transport of your own, with

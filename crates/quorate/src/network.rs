@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use quorate_node::{Event, NodeMessage};
 use quorate_raft::{Incarnation, NodeId, SnapshotMeta};
+use quorate_transport::PeerStatus;
 
 use crate::asks::Asks;
 use crate::error::StartError;
@@ -63,6 +64,7 @@ impl Endpoint {
         copy: impl FnOnce(&mut Incoming<'_>) -> std::io::Result<()>,
     ) {
         let alone = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inbox.report(Report::Fetching { from, snapshot: meta.id });
         let receive = || {
             self.snapshots.receive(meta.id).and_then(|mut incoming| {
                 copy(&mut incoming)?;
@@ -82,7 +84,9 @@ impl Endpoint {
             let (snapshot, why) = (meta.id, error.to_string());
             self.inbox.report(Report::FetchFailed { from, snapshot, why });
         }
-        self.inbox.event(Event::Fetched { snapshot: meta.id, complete: result.is_ok() });
+        let (snapshot, complete) = (meta.id, result.is_ok());
+        self.inbox.report(Report::FetchEnded { from, snapshot, complete });
+        self.inbox.event(Event::Fetched { snapshot, complete });
     }
 }
 
@@ -98,6 +102,10 @@ pub(crate) trait Network: Send + Sync {
     fn set_peers(&self, peers: &Peers);
     /// Fetches a snapshot from a peer, and reports [`Event::Fetched`].
     fn fetch(&self, from: NodeId, snapshot: SnapshotMeta);
+    /// How it stands with the peers; empty where there is nothing to be said of them.
+    fn peers(&self) -> Vec<PeerStatus> {
+        Vec::new()
+    }
     /// Takes and gives nothing any more.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

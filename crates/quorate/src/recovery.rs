@@ -18,8 +18,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quorate_raft::{
-    GroupId, HardState, Index, Install, LogId, Membership, Recovered, Seq, SnapshotMeta,
+    Entry, GroupId, HardState, Index, Install, LogId, Member, MemberRole, Membership, Payload,
+    Persist, Recovered, Seq, SnapshotMeta,
 };
 use quorate_wal::{Disk, Options, RecoveredGroup, Wal};
 
@@ -43,6 +45,7 @@ pub(crate) fn open(
     replica: &dyn Replicated,
     snapshots: &Snapshots,
     boot_nonce: u64,
+    alone: Option<&Bytes>,
 ) -> Result<Opened, StartError> {
     let directory = disk.describe();
     let opened = Wal::open(disk, options);
@@ -67,6 +70,9 @@ pub(crate) fn open(
     } else {
         restore_latest(&log, &mut group, replica, snapshots)?
     };
+    if let Some(context) = alone {
+        abandon_others(&log, &mut group, context)?;
+    }
     Ok(Opened { wal, recovered: group.recovered(applied.index, boot_nonce) })
 }
 
@@ -80,6 +86,48 @@ impl NamedLog<'_> {
     fn failed(&self, why: &dyn std::fmt::Display) -> StartError {
         StartError::Disk { directory: self.directory.to_owned(), why: why.to_string() }
     }
+}
+
+/// Appends the configuration of a cluster that is this node and nobody else, unless that is the latest one already. It is in
+/// force from now on (§6), so that this node alone commits it, and with it everything that is in the log before it: what may
+/// have been committed is kept, be it known to be or not.
+fn abandon_others(
+    log: &NamedLog<'_>,
+    group: &mut RecoveredGroup,
+    context: &Bytes,
+) -> Result<(), StartError> {
+    let wal = log.wal;
+    let own = wal.identity().node;
+    let latest = group.memberships.last().map_or(&group.snapshot.membership, |(_, latest)| latest);
+    let is_alone = !latest.is_joint() && latest.voters() == [own] && latest.members().count() == 1;
+    if is_alone {
+        return Ok(());
+    }
+    let known = latest.member(own);
+    let member = Member {
+        role: MemberRole::Voter,
+        incarnation: Some(wal.identity().incarnation),
+        context: known.map_or_else(|| context.clone(), |known| known.context.clone()),
+    };
+    let membership = Arc::new(
+        Membership::bootstrap([(own, member)])
+            .with_feature_level(latest.feature_level())
+            .with_lease(latest.lease_us()),
+    );
+    // Of a term that nobody has led, so that no other entry is taken for it.
+    let term = group.hard_state.term.next();
+    let hard_state =
+        HardState { term, voted_for: Some(own), commit: group.hard_state.commit, seen: Vec::new() };
+    let index = group.last_index.next();
+    let entry = Entry::new(index, term, Payload::Membership(Arc::clone(&membership)));
+    let persist = Persist { seq: Seq(0), hard_state, append: vec![entry] };
+    wal.write(&[(GROUP, &persist)]).map_err(|why| log.failed(&why))?;
+    wal.sync().map_err(|why| log.failed(&why))?;
+    group.hard_state = persist.hard_state;
+    group.memberships.push((index, membership));
+    group.terms.push((index, term));
+    group.last_index = index;
+    Ok(())
 }
 
 /// A plain state machine starts from its latest snapshot.

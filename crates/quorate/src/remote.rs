@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate_node::{Event, NodeMessage};
 use quorate_raft::{Incarnation, Index, LogId, Message, NodeId, SnapshotMeta, Term};
 use quorate_transport::{
-    FetchError, Handler, Lane, Note, Pause, Peer, Sent, SnapshotRead, SnapshotRequest,
+    FetchError, Handler, Lane, Note, Pause, Peer, PeerStatus, Sent, SnapshotRead, SnapshotRequest,
     SnapshotSource, Stranger, Transport,
 };
 use tokio::sync::watch;
@@ -93,6 +93,10 @@ impl Network for Remote {
         };
         let peers: Vec<Peer> = peers.all().map(peer).collect();
         self.transport.set_peers(&peers);
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        self.transport.peers()
     }
 
     fn fetch(&self, from: NodeId, snapshot: SnapshotMeta) {
@@ -252,7 +256,7 @@ impl Handler for Ears {
         self.endpoint.inbox.event(Event::PeerClosed { peer, incarnation });
     }
 
-    fn open_snapshot(&self, _: NodeId, name: &[u8]) -> io::Result<Option<SnapshotSource>> {
+    fn open_snapshot(&self, to: NodeId, name: &[u8]) -> io::Result<Option<SnapshotSource>> {
         let Some(id) = id_of(name) else { return Ok(None) };
         let (mut source, length) = match self.endpoint.snapshots.open(id) {
             Ok(found) => found,
@@ -264,7 +268,9 @@ impl Handler for Ears {
         source.seek_to(length.saturating_sub(4))?;
         source.read_exact(&mut end)?;
         let identity = u64::from(u32::from_le_bytes(end)) << 32 | (length & 0xffff_ffff);
-        let reader = Box::new(Spooled { source, at: length });
+        self.shared.tell(NodeEvent::SnapshotSending { to, snapshot: id });
+        let sending = Sending { shared: Arc::clone(&self.shared), to, id, complete: false };
+        let reader = Box::new(Spooled { source, at: length, length, sending });
         Ok(Some(SnapshotSource { length, identity, reader }))
     }
 
@@ -289,6 +295,23 @@ impl Handler for Ears {
 struct Spooled {
     source: Box<dyn Source>,
     at: u64,
+    length: u64,
+    sending: Sending,
+}
+
+/// A snapshot on its way out: tells of the end, however that comes.
+struct Sending {
+    shared: Arc<Shared>,
+    to: NodeId,
+    id: LogId,
+    complete: bool,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let Self { to, id: snapshot, complete, .. } = *self;
+        self.shared.tell(NodeEvent::SnapshotSent { to, snapshot, complete });
+    }
 }
 
 impl SnapshotRead for Spooled {
@@ -299,6 +322,7 @@ impl SnapshotRead for Spooled {
         }
         let count = self.source.read(buffer)?;
         self.at += count as u64;
+        self.sending.complete |= self.at == self.length;
         Ok(count)
     }
 }

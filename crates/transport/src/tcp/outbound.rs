@@ -309,6 +309,7 @@ impl Writer {
                 {
                     let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX).max(1);
                     hold.peer.round_trip_us.store(us, Ordering::Relaxed);
+                    hold.peer.round_trips.fetch_add(1, Ordering::Relaxed);
                 }
             }
             while let Poll::Ready(heard) = connection.poll_tick(cx) {

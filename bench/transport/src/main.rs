@@ -96,6 +96,7 @@ fn identity(id: u64) -> Identity {
         incarnation: Incarnation(id),
         boot: id,
         features: 0,
+        founders: std::sync::Arc::default(),
     }
 }
 

@@ -240,6 +240,12 @@ fn announce(config: &Config) {
         "pre-vote" = config.pre_vote,
         "starting an etcd server"
     );
+    if config.unsafe_no_fsync {
+        tracing::warn!(
+            "--unsafe-no-fsync: nothing waits for the disk. When power is lost, acknowledged writes are lost with it, and the \
+             member may not start again"
+        );
+    }
     let exposed = |urls: &[Url]| {
         texts(urls.iter().filter(|url| !is_loopback(url)).cloned().collect::<Vec<_>>().as_slice())
     };

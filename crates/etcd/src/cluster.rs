@@ -267,7 +267,12 @@ impl Cluster for ClusterService {
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
         let id = request.into_inner().id;
-        self.0.have_changed(question::Question::MemberPromote(id)).await?;
+        let promoted = self.0.have_changed(question::Question::MemberPromote(id)).await;
+        match &promoted {
+            Ok(_) => self.0.metrics().promotions.increment(),
+            Err(why) => self.0.metrics().not_promoted(why.message()),
+        }
+        promoted?;
         let members = self.0.members();
         Ok(Response::new(pb::MemberPromoteResponse { header: self.0.header(0), members }))
     }

@@ -17,9 +17,9 @@ pub struct Config {
     pub listen_client_urls: Vec<Url>,
     /// Where clients are told to find this member. Empty: where it listens.
     pub advertise_client_urls: Vec<Url>,
-    /// Where other members reach this one. Exactly one so far.
+    /// Where other members reach this one.
     pub listen_peer_urls: Vec<Url>,
-    /// Where other members are told to find this one. Empty: where it listens.
+    /// Where other members are told to find this one; they try one after the other. Empty: where it listens.
     pub initial_advertise_peer_urls: Vec<Url>,
     /// The members of a new cluster, or of the one that is joined: name and peer URLs. Empty: this member alone.
     pub initial_cluster: Vec<(String, Vec<Url>)>,

@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
 
@@ -23,6 +24,8 @@ pub(crate) struct Attributes {
     /// What members say of themselves.
     pub(crate) members: BTreeMap<u64, host::Attributes>,
     pub(crate) cluster_version: Option<String>,
+    /// The version that the cluster is being taken back to.
+    pub(crate) downgrade: Option<String>,
 }
 
 /// The lessor, with the keepalives that wait for an outcome by the numbers of their tickets.
@@ -61,6 +64,14 @@ pub(crate) struct Data {
     applied_index: AtomicU64,
     /// A member is out of space.
     no_space: AtomicBool,
+    path: PathBuf,
+    /// What the database took on the disk when that was looked at last.
+    file_bytes: AtomicU64,
+    /// What was applied and is not in the file yet.
+    unflushed_bytes: AtomicU64,
+    quota_bytes: Option<u64>,
+    /// A write was applied that the quota has no room for, and nobody has raised the alarm yet.
+    over_quota: AtomicBool,
     /// Whether a flush is being written; begun under the store's lock.
     flushing: Mutex<bool>,
     flushed: Condvar,
@@ -83,6 +94,8 @@ impl Data {
         lessor: Lessor,
         attributes: Attributes,
         metrics: Arc<Metrics>,
+        path: PathBuf,
+        quota_bytes: Option<u64>,
     ) -> Self {
         let reader = store.reader();
         let data = Self {
@@ -90,6 +103,11 @@ impl Data {
             applied_term: AtomicU64::new(reader.applied().term),
             applied_index: AtomicU64::new(reader.applied().index),
             no_space: AtomicBool::new(false),
+            path,
+            file_bytes: AtomicU64::new(0),
+            unflushed_bytes: AtomicU64::new(0),
+            quota_bytes,
+            over_quota: AtomicBool::new(false),
             flushing: Mutex::new(false),
             flushed: Condvar::new(),
             rewriting: Mutex::new(()),
@@ -104,6 +122,7 @@ impl Data {
             compaction_news: Notify::new(),
         };
         data.look_at_alarms();
+        data.measure();
         data
     }
 
@@ -131,6 +150,44 @@ impl Data {
 
     pub(crate) fn is_out_of_space(&self) -> bool {
         self.no_space.load(Ordering::Relaxed)
+    }
+
+    // ---- the quota ----
+
+    /// What the database takes on the disk, as of the last flush.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Looks at what the database takes on the disk. Its length goes in large steps, and much of it may not be there.
+    pub(crate) fn measure(&self) -> u64 {
+        if let Ok(found) = std::fs::metadata(&self.path) {
+            const BLOCK: u64 = 512;
+            #[cfg(unix)]
+            let taken = std::os::unix::fs::MetadataExt::blocks(&found).saturating_mul(BLOCK);
+            #[cfg(not(unix))]
+            let taken = found.len();
+            self.file_bytes.store(taken.min(found.len()), Ordering::Relaxed);
+        }
+        self.file_bytes()
+    }
+
+    /// Whether the quota has no room for a write that costs so much. What waits to be written counts as if it were in the
+    /// file, so that the quota does not lag behind flushes.
+    pub(crate) fn exceeds_quota(&self, cost: u64) -> bool {
+        let taken = self.file_bytes() + self.unflushed_bytes.load(Ordering::Relaxed);
+        self.quota_bytes.is_some_and(|quota| taken.saturating_add(cost) >= quota)
+    }
+
+    /// A write was applied that the quota had no room for: the alarm is to be raised.
+    pub(crate) fn went_over_quota(&self) {
+        self.over_quota.store(true, Ordering::Relaxed);
+        self.lease_news.notify_one();
+    }
+
+    /// Whether that has happened since it was asked last.
+    pub(crate) fn take_over_quota(&self) -> bool {
+        self.over_quota.load(Ordering::Relaxed) && self.over_quota.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn applied_term(&self) -> u64 {
@@ -177,6 +234,8 @@ impl Data {
             let _ = self.failed.set(why.to_string());
         }
         self.metrics.commits.observe(began.elapsed());
+        self.measure();
+        self.unflushed_bytes.store(self.reader().unflushed_bytes(), Ordering::Relaxed);
         *self.flushing() = false;
         self.flushed.notify_all();
         written
@@ -195,6 +254,8 @@ impl Data {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(DefragmentError::UnderWay),
         };
+        let began = Instant::now();
+        let _inflight = self.metrics.defragmenting.begin();
         let Some(mut work) = self.store().defragment() else { return Ok(false) };
         let done = loop {
             if self.rewriting_ends.load(Ordering::Acquire) {
@@ -211,6 +272,8 @@ impl Data {
         {
             let _ = self.failed.set(why.to_string());
         }
+        self.metrics.defragments.observe(began.elapsed());
+        self.measure();
         done
     }
 
@@ -257,6 +320,7 @@ impl Data {
         leases.deliver();
         let wakes = leases.lessor.wake_us().is_some();
         drop(leases);
+        self.unflushed_bytes.store(store.unflushed_bytes(), Ordering::Relaxed);
         self.applied_index.store(at.index, Ordering::Release);
         let before = self.applied_term.swap(at.term, Ordering::AcqRel);
         if wakes || before != at.term {
@@ -293,6 +357,7 @@ impl Data {
         let (current, compacted) = (reader.revision(), reader.compacted());
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
         self.change_attributes(|all| *all = attributes);
+        self.measure();
         self.look_at_alarms();
         self.hub.reset(current, compacted);
         self.compaction_news.notify_one();

@@ -22,6 +22,7 @@ use tower_service::Service as _;
 use crate::absent::{AuthService, ElectionService, LockService};
 use crate::authority::Lenient;
 use crate::cluster::ClusterService;
+use crate::deadline;
 use crate::health::HealthService;
 use crate::kv::KvService;
 use crate::lease::LeaseService;
@@ -144,6 +145,19 @@ fn is_for_learners(path: &str) -> bool {
     ) || path.starts_with("/grpc.health.v1.Health/")
 }
 
+/// Whether a call may go on when its answer has begun.
+fn is_stream(path: &str) -> bool {
+    matches!(
+        path,
+        "/etcdserverpb.Watch/Watch"
+            | "/etcdserverpb.Lease/LeaseKeepAlive"
+            | "/etcdserverpb.KV/RangeStream"
+            | "/etcdserverpb.Maintenance/Snapshot"
+            | "/v3electionpb.Election/Observe"
+            | "/grpc.health.v1.Health/Watch"
+    )
+}
+
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl<B> Service<Request<B>> for Front
@@ -173,6 +187,10 @@ where
         if let Err(why) = services.admit(path, request.headers()) {
             return Box::pin(std::future::ready(Ok(why.into_http())));
         }
+        let deadline = match deadline::of(request.headers()) {
+            Ok(deadline) => deadline,
+            Err(why) => return Box::pin(std::future::ready(Ok(why.into_http()))),
+        };
         let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
         let answer = match service.map(|(service, _)| service) {
             Some("etcdserverpb.KV") => services.kv.clone().call(request),
@@ -193,7 +211,10 @@ where
             }
         };
         Box::pin(async move {
-            let mut response = answer.await?;
+            let mut response = match deadline {
+                None => answer.await?,
+                Some(deadline) => deadline::keep(deadline, is_stream(uri.path()), answer).await?,
+            };
             // Only what failed before it began has its status in front.
             if response.headers().contains_key("grpc-status") {
                 let called = uri.path().trim_start_matches('/').split_once('/');

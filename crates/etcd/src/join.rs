@@ -91,6 +91,7 @@ fn identity_among(
         member: own.id,
         members: members.iter().map(initial).collect(),
         joins: true,
+        ..Identity::default()
     })
 }
 

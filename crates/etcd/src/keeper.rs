@@ -7,8 +7,9 @@ use quorate_kv::{Command, Compact, Revision};
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::config::AutoCompaction;
+use crate::compactor::Compactor;
 use crate::identity;
+use crate::maintenance::is_of;
 use crate::member::Member;
 use crate::proto::host::{Attributes, HostCommand, host_command};
 
@@ -38,7 +39,14 @@ impl Member {
             self.carry_out_decisions();
             self.0.data.hub.tick(clock::now_us());
             self.look_at_role();
-            self.measure_db();
+            if self.0.data.take_over_quota() && !self.0.data.is_out_of_space() {
+                let member = self.clone();
+                tokio::spawn(async move {
+                    if member.raise_no_space().await.is_err() {
+                        member.0.data.went_over_quota();
+                    }
+                });
+            }
             if self.leader().0.is_some() {
                 with_leader = Instant::now();
             }
@@ -91,11 +99,26 @@ impl Member {
             let since = *waiting_since.get_or_insert_with(Instant::now);
             let force = since.elapsed() > READ_AGE_MAX;
             let member = self.clone();
-            let steps = move || while member.0.data.store().compact_step(force) {};
+            let steps = move || {
+                loop {
+                    let mut store = member.0.data.store();
+                    let began = Instant::now();
+                    let more = store.compact_step(force);
+                    let took = began.elapsed();
+                    drop(store);
+                    // The index is changed in the same step.
+                    member.metrics().compaction_pauses.observe(took);
+                    member.metrics().index_pauses.observe(took);
+                    if !more {
+                        break;
+                    }
+                }
+            };
             let stepped = tokio::task::spawn_blocking(steps).await;
             let reader = self.reader();
-            if stepped.is_err() || reader.compaction_finished() >= reader.compacted() {
-                waiting_since = None;
+            let is_done = stepped.is_err() || reader.compaction_finished() >= reader.compacted();
+            if is_done && let Some(since) = waiting_since.take() {
+                self.metrics().compactions.observe(since.elapsed());
             }
         }
     }
@@ -123,8 +146,10 @@ impl Member {
                 tokio::time::sleep(AGAIN).await;
             }
             self.0.published.send_replace(true);
+            let mut told: Option<String> = None;
             loop {
                 self.settle_version().await;
+                told = self.tell_of_downgrade(told.as_deref());
                 tokio::time::sleep(AGAIN).await;
             }
         };
@@ -134,7 +159,8 @@ impl Member {
         }
     }
 
-    /// As the leader: the version of the cluster is the lowest of its members'; it never goes down.
+    /// As the leader: the version of the cluster is the lowest of its members'. It goes down only if somebody has asked for it,
+    /// and up again if that is taken back.
     async fn settle_version(&self) {
         if !self.leads() {
             return;
@@ -151,20 +177,63 @@ impl Member {
             return;
         };
         let current = attributes.cluster_version.as_deref().and_then(minor_version);
-        if current.is_none_or(|current| current < lowest) {
-            let version = format!("{}.{}.0", lowest.0, lowest.1);
-            let command = Some(host_command::Command::ClusterVersion(version));
-            let _ = self.propose_host(HostCommand { command }).await;
+        let target = attributes.downgrade.as_deref().and_then(minor_version);
+        let (major, minor) = match (current, target) {
+            (Some(current), Some(target)) if current == target => {
+                // All that is left is that the members are started as the older ones.
+                let runs_target = |(node, _): (NodeId, _)| {
+                    let member = attributes.members.get(&node.0);
+                    member.and_then(|member| minor_version(&member.version)) == Some(target)
+                };
+                if membership.members().all(runs_target) {
+                    let command = Some(host_command::Command::Downgrade(String::new()));
+                    let _ = self.propose_host(HostCommand { command }).await;
+                }
+                return;
+            }
+            (Some(_), Some(target)) => target,
+            (current, None) if current.is_none_or(|current| current < lowest) => lowest,
+            _ => return,
+        };
+        let command = Some(host_command::Command::ClusterVersion(format!("{major}.{minor}.0")));
+        let _ = self.propose_host(HostCommand { command }).await;
+    }
+
+    /// Tells the operator how far a downgrade is. Gives back the one that is under way.
+    fn tell_of_downgrade(&self, told: Option<&str>) -> Option<String> {
+        let attributes = self.attributes();
+        let is_ready = |target: &str| {
+            attributes.cluster_version.as_ref().is_some_and(|version| is_of(version, target))
+        };
+        let ready = attributes.downgrade.clone().filter(|target| is_ready(target));
+        match (told, &ready) {
+            (None, Some(target)) => {
+                tracing::info!("target-version" = target, "The server is ready to downgrade");
+            }
+            (Some(target), None) if attributes.downgrade.is_none() && is_ready(target) => {
+                tracing::info!("cluster-version" = target, "the cluster has been downgraded");
+            }
+            _ => {}
         }
+        ready
     }
 
     /// As the leader: gives up old revisions as the settings say.
     pub(crate) async fn keep_history_short(self, mut stopping: watch::Receiver<bool>) {
+        let Some(mut compactor) = Compactor::new(self.config().auto_compaction) else { return };
+        let started = Instant::now();
         let compact = async {
-            match self.config().auto_compaction {
-                AutoCompaction::Off => {}
-                AutoCompaction::Periodic(period) => self.compact_by_age(period).await,
-                AutoCompaction::Revision(kept) => self.compact_by_count(kept).await,
+            loop {
+                compactor.sample(started.elapsed(), self.reader().revision().0);
+                tokio::time::sleep(compactor.pause()).await;
+                // Elsewhere it waits, ready to take over.
+                if !self.leads() {
+                    continue;
+                }
+                if let Some(revision) = compactor.due(started.elapsed()) {
+                    let done = self.compact_to(revision).await;
+                    compactor.compacted(started.elapsed(), revision, done);
+                }
             }
         };
         tokio::select! {
@@ -173,49 +242,24 @@ impl Member {
         }
     }
 
+    /// Whether the store is compacted up to there, be it by this or by somebody else.
     async fn compact_to(&self, revision: i64) -> bool {
-        let compact = Compact { revision: Revision(revision), physical: false };
-        self.leads() && self.propose(&Command::Compact(compact)).await.is_ok()
-    }
-
-    async fn compact_by_count(&self, kept: i64) {
-        const EVERY: Duration = Duration::from_secs(300);
-        loop {
-            tokio::time::sleep(EVERY).await;
-            let reader = self.reader();
-            let revision = reader.revision().0.saturating_sub(kept);
-            if revision > 0 && revision > reader.compacted().0 {
-                self.compact_to(revision).await;
-            }
+        if revision <= self.reader().compacted().0 {
+            return true;
         }
-    }
-
-    async fn compact_by_age(&self, period: Duration) {
-        const HOUR: Duration = Duration::from_secs(3600);
-        /// Samples in the time between two compactions.
-        const SAMPLES: u32 = 10;
-        let between = period.min(HOUR);
-        let every = between / SAMPLES;
-        let mut samples: std::collections::VecDeque<(Instant, i64)> =
-            std::collections::VecDeque::new();
-        let mut last = Instant::now();
-        loop {
-            samples.push_back((Instant::now(), self.reader().revision().0));
-            tokio::time::sleep(every).await;
-            let mut old = None;
-            while let Some((at, revision)) = samples.front().copied()
-                && at.elapsed() >= period
-            {
-                old = Some(revision);
-                samples.pop_front();
+        let compact = Compact { revision: Revision(revision), physical: false };
+        match self.propose(&Command::Compact(compact)).await {
+            Ok(_) => {
+                tracing::info!(revision, "completed auto compaction");
+                true
             }
-            let Some(revision) = old else { continue };
-            if last.elapsed() < between {
-                continue;
-            }
-            last = Instant::now();
-            if revision > self.reader().compacted().0 {
-                self.compact_to(revision).await;
+            Err(why) => {
+                tracing::warn!(
+                    revision,
+                    error = why.message(),
+                    "auto compaction failed; it is tried again"
+                );
+                false
             }
         }
     }

@@ -10,6 +10,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::member::Member;
+use crate::metrics::Api;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::lease_server::Lease;
 use crate::proto::host::{answer, outcome, question};
@@ -120,7 +121,9 @@ async fn answer(
     member: Member,
     request: Result<pb::LeaseKeepAliveRequest, Status>,
 ) -> Result<pb::LeaseKeepAliveResponse, Status> {
-    let pb::LeaseKeepAliveRequest { id } = request?;
+    let pb::LeaseKeepAliveRequest { id } = request.inspect_err(|_| {
+        member.metrics().stream_failed(Api::KeepAlive);
+    })?;
     // As it was before the renewal.
     let header = member.header_now();
     let ttl = member.keep_alive(id).await?;

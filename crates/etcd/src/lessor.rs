@@ -49,7 +49,10 @@ impl Member {
                 }
             };
             return match renewal {
-                Renewal::Renewed(ttl_s) => Ok(ttl_s),
+                Renewal::Renewed(ttl_s) => {
+                    self.metrics().leases_renewed.increment();
+                    Ok(ttl_s)
+                }
                 Renewal::NotFound => Ok(0),
                 Renewal::NotPrimary => Err(Unanswered::NotLeader),
                 Renewal::Busy => Err(status::too_many_requests().into()),

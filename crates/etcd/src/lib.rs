@@ -16,14 +16,17 @@
 //! ```
 
 mod absent;
+mod alone;
 mod asks;
 mod authority;
 mod clock;
 mod cluster;
 mod command;
+mod compactor;
 mod config;
 mod convert;
 mod data;
+mod deadline;
 mod error;
 mod front;
 mod health;

@@ -1,7 +1,7 @@
 //! The store as a replicated state machine, with what belongs to it on every member: watches, leases, members' attributes.
 //!
 //! Rows that the store keeps for its host begin with a letter: `l` those of the library, `m` attributes of a member, `v` the
-//! version of the cluster.
+//! version of the cluster, `d` the version that it is being taken back to.
 
 use std::fmt;
 use std::io;
@@ -14,16 +14,18 @@ use quorate::{
     Applied, Batch, DurableStateMachine, Flush, Index, LibraryRow, LogId, Opened, Restore,
     Snapshot, Term,
 };
-use quorate_kv::{Changes, Command, HostRow, Hub, LogPlace, Revision, Sink, Store, StoreConfig};
+use quorate_kv::{
+    Changes, Command, HostRow, Hub, LogPlace, RequestError, Revision, Sink, Store, StoreConfig,
+};
 
 use crate::command::{Entry, Reply};
 use crate::data::{Attributes, Data};
-use crate::metrics::Metrics;
 use crate::proto::host::{self, HostCommand, host_command};
 
 const LIBRARY_ROW: u8 = b'l';
 const MEMBER_ROW: u8 = b'm';
 const VERSION_ROW: u8 = b'v';
+const DOWNGRADE_ROW: u8 = b'd';
 
 /// See the module.
 pub(crate) struct Machine {
@@ -92,6 +94,9 @@ fn read_rows(rows: Vec<(Vec<u8>, Vec<u8>)>) -> io::Result<(Vec<LibraryRow>, Attr
             Some((&VERSION_ROW, _)) => {
                 attributes.cluster_version = Some(String::from_utf8_lossy(&value).into_owned());
             }
+            Some((&DOWNGRADE_ROW, _)) => {
+                attributes.downgrade = Some(String::from_utf8_lossy(&value).into_owned());
+            }
             _ => return Err(bad("a row of a kind that this build does not know")),
         }
     }
@@ -127,6 +132,11 @@ impl Machine {
                 rows.push((vec![VERSION_ROW], Some(version.clone().into_bytes())));
                 self.data.change_attributes(|all| all.cluster_version = Some(version));
             }
+            Some(host_command::Command::Downgrade(version)) => {
+                let target = (!version.is_empty()).then_some(version);
+                rows.push((vec![DOWNGRADE_ROW], target.clone().map(String::into_bytes)));
+                self.data.change_attributes(|all| all.downgrade = target);
+            }
             // One that a newer member has proposed: nothing here depends on it.
             None => {}
         }
@@ -134,8 +144,11 @@ impl Machine {
 }
 
 /// The replies to a run of the store's commands.
+///
+/// A write that the quota has no room for is carried out, as everywhere: members differ in how much room they have, and must
+/// not differ in what they hold. Whoever asked is told that there is no room, and the alarm stops what follows.
 fn apply_run(
-    metrics: &Metrics,
+    data: &Data,
     store: &mut Store,
     run: &mut Vec<Command>,
     told: &mut Told<'_>,
@@ -145,9 +158,22 @@ fn apply_run(
         return Ok(false);
     }
     let alarms = run.iter().any(|command| matches!(command, Command::Alarm(_)));
+    let cost: u64 = run.iter().map(|command| command.cost_bytes() as u64).sum();
+    let is_close = cost > 0 && data.exceeds_quota(cost);
+    let began = Instant::now();
     let replies = store.apply(run, told).map_err(disk_error)?;
+    let each = began.elapsed() / u32::try_from(run.len()).unwrap_or(u32::MAX);
+    let mut cost = 0;
     for (command, reply) in run.iter().zip(replies) {
-        metrics.carried_out(command, &reply);
+        data.metrics.carried_out(command, &reply, each);
+        if is_close && reply.is_ok() && command.cost_bytes() > 0 {
+            cost += command.cost_bytes() as u64;
+            if data.exceeds_quota(cost) {
+                data.went_over_quota();
+                batch.reply(Reply::of(Err(RequestError::NoSpace)));
+                continue;
+            }
+        }
         batch.reply(Reply::of(reply));
     }
     run.clear();
@@ -184,14 +210,13 @@ impl DurableStateMachine for Machine {
                     Err(why) => return Err(io::Error::other(why)),
                 },
                 Entry::Host(command) => {
-                    alarms |=
-                        apply_run(&self.data.metrics, &mut store, &mut run, &mut told, &mut batch)?;
+                    alarms |= apply_run(&self.data, &mut store, &mut run, &mut told, &mut batch)?;
                     self.carry_out(command, &mut rows);
                     batch.reply(Reply::done());
                 }
             }
         }
-        alarms |= apply_run(&self.data.metrics, &mut store, &mut run, &mut told, &mut batch)?;
+        alarms |= apply_run(&self.data, &mut store, &mut run, &mut told, &mut batch)?;
         let applied = batch.finish();
         let library = library_rows(applied.library());
         store.finish(log_place(applied.at()), library.chain(rows));
@@ -215,14 +240,19 @@ impl DurableStateMachine for Machine {
     fn snapshot(&self) -> io::Result<Snapshot> {
         self.data.flush_now()?;
         let snapshot = self.data.reader().snapshot();
+        let metrics = Arc::clone(&self.data.metrics);
         Ok(Snapshot::new(move |out| {
-            snapshot.write_to(out).map(drop).map_err(|why| io::Error::other(why.to_string()))
+            let began = Instant::now();
+            let written = snapshot.write_to(out).map(drop);
+            metrics.snapshots.observe(began.elapsed());
+            written.map_err(|why| io::Error::other(why.to_string()))
         }))
     }
 
     fn restore(&mut self, restore: Restore<'_>) -> io::Result<()> {
         let data = Arc::clone(&self.data);
         let _alone = data.keep_file();
+        let _under_way = data.metrics.restoring.begin();
         self.data.wait_for_flush();
         let Restore { at, library, reader } = restore;
         let mut store = self.data.store();

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate::{MemberRole, NodeId};
@@ -19,7 +20,7 @@ use crate::kv::on_thread;
 use crate::member::Member;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
-use crate::proto::host::outcome;
+use crate::proto::host::{HostCommand, host_command, outcome};
 use crate::status;
 
 /// See the module.
@@ -39,6 +40,11 @@ fn version_of(text: &str) -> Option<(u64, u64)> {
         (major, minor, None | Some(Some(_)), None) => Some((major, minor)),
         _ => None,
     }
+}
+
+/// Whether both have the same major and minor number.
+pub(crate) fn is_of(version: &str, target: &str) -> bool {
+    version_of(version).is_some_and(|version| version_of(target) == Some(version))
 }
 
 impl Member {
@@ -144,13 +150,18 @@ impl Maintenance for MaintenanceService {
             0 => crate::config::QUOTA_DEFAULT_BYTES,
             bytes => bytes,
         };
-        let storage_version =
-            self.0.cluster_version().map(|_| config.api_version.clone()).unwrap_or_default();
+        let attributes = self.0.attributes();
+        // A member that is about to become older writes what the older one reads.
+        let storage_version = match (&attributes.cluster_version, &attributes.downgrade) {
+            (Some(version), Some(target)) if is_of(version, target) => version.clone(),
+            (Some(_), _) => config.api_version.clone(),
+            (None, _) => String::new(),
+        };
         Ok(Response::new(pb::StatusResponse {
             header: self.0.header_now(),
             version: config.api_version.clone(),
             // Never less than what is in use, and neither is ever nothing: clients divide by them.
-            db_size: size(self.0.measure_db().max(in_use).max(1)),
+            db_size: size(self.0.db_bytes().max(in_use).max(1)),
             leader: node.leader.map_or(0, |leader| leader.0),
             raft_index: node.commit_index.0,
             raft_term: node.term.0,
@@ -160,7 +171,10 @@ impl Maintenance for MaintenanceService {
             is_learner: self.0.is_learner(),
             storage_version,
             db_size_quota: quota,
-            downgrade_info: Some(pb::DowngradeInfo::default()),
+            downgrade_info: Some(pb::DowngradeInfo {
+                enabled: attributes.downgrade.is_some(),
+                target_version: attributes.downgrade.clone().unwrap_or_default(),
+            }),
         }))
     }
 
@@ -170,10 +184,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         let data = Arc::clone(&self.0.0.data);
         match on_thread(move || data.defragment()).await? {
-            Ok(true) => {
-                self.0.measure_db();
-                Ok(Response::new(pb::DefragmentResponse { header: self.0.header_now() }))
-            }
+            Ok(true) => Ok(Response::new(pb::DefragmentResponse { header: self.0.header_now() })),
             // Whoever asks again will find it smaller.
             Ok(false) => Err(status::stopped()),
             Err(why) if why.is_harmless() => Err(Status::failed_precondition(why.to_string())),
@@ -186,7 +197,9 @@ impl Maintenance for MaintenanceService {
         _: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
         let reader = self.0.reader();
+        let began = Instant::now();
         let hash = on_thread(move || reader.hash()).await?.map_err(status::read)?;
+        self.0.metrics().hashes.observe(began.elapsed());
         Ok(Response::new(pb::HashResponse {
             header: self.0.header(hash.revision.0),
             hash: hash.hash,
@@ -199,7 +212,9 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let revision = Revision(request.into_inner().revision);
         let reader = self.0.reader();
+        let began = Instant::now();
         let hash = on_thread(move || reader.hash_kv(revision)).await?.map_err(status::read)?;
+        self.0.metrics().revision_hashes.observe(began.elapsed());
         Ok(Response::new(pb::HashKvResponse {
             header: self.0.header(hash.revision.0),
             hash: hash.hash,
@@ -214,7 +229,10 @@ impl Maintenance for MaintenanceService {
         let (sender, blobs) = mpsc::channel(BLOBS_MAX);
         let member = self.0.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(why) = member.send_snapshot(&sender) {
+            let began = Instant::now();
+            let sent = member.send_snapshot(&sender);
+            member.metrics().snapshots.observe(began.elapsed());
+            if let Err(why) = sent {
                 let why = Status::internal(format!("the snapshot could not be written: {why}"));
                 let _ = sender.blocking_send(Err(why));
             }
@@ -251,27 +269,48 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         use pb::downgrade_request::DowngradeAction;
         let request = request.into_inner();
-        let version = self.0.cluster_version();
-        let current = version.as_deref().and_then(version_of);
-        let answer = || {
-            let version = current.map(|(major, minor)| format!("{major}.{minor}"));
-            let version = version.unwrap_or_default();
-            Ok(Response::new(pb::DowngradeResponse { header: self.0.header_now(), version }))
-        };
         let action =
             DowngradeAction::try_from(request.action).map_err(|_| status::unknown_method())?;
+        let propose = async |target: String| {
+            let command = Some(host_command::Command::Downgrade(target));
+            self.0.propose_host(HostCommand { command }).await
+        };
         if action == DowngradeAction::Cancel {
-            return answer();
+            // Nothing is to be taken back if nothing was begun, and nobody minds.
+            if self.0.attributes().downgrade.is_some() {
+                propose(String::new()).await?;
+            }
+            return Ok(Response::new(self.downgrade_answer()));
         }
         let target = version_of(&request.version).ok_or_else(status::bad_downgrade_version)?;
-        let below = current.and_then(|(major, minor)| Some((major, minor.checked_sub(1)?)));
-        if below != Some(target) {
+        self.0.linearizable().await?;
+        let attributes = self.0.attributes();
+        let (major, minor) = attributes
+            .cluster_version
+            .as_deref()
+            .and_then(version_of)
+            .ok_or_else(status::no_cluster_version)?;
+        if Some(target) != minor.checked_sub(1).map(|minor| (major, minor)) {
             return Err(status::bad_downgrade_target());
         }
-        match action {
-            DowngradeAction::Validate => answer(),
-            _ => Err(Status::unimplemented("downgrades of a running cluster are not there yet")),
+        if attributes.downgrade.is_some() {
+            return Err(status::downgrade_under_way());
         }
+        // As it was when it was asked: the leader takes it down next.
+        let answer = self.downgrade_answer();
+        if action == DowngradeAction::Enable {
+            propose(format!("{}.{}.0", target.0, target.1)).await?;
+        }
+        Ok(Response::new(answer))
+    }
+}
+
+impl MaintenanceService {
+    fn downgrade_answer(&self) -> pb::DowngradeResponse {
+        let version = self.0.cluster_version();
+        let version = version.as_deref().and_then(version_of);
+        let version = version.map(|(major, minor)| format!("{major}.{minor}"));
+        pb::DowngradeResponse { header: self.0.header_now(), version: version.unwrap_or_default() }
     }
 }
 

@@ -9,11 +9,11 @@ use quorate_kv::{Alarm, AlarmKind, Command, MemberId, Reader};
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::command::Entry;
+use crate::command::{Entry, Reply};
 use crate::config::Config;
 use crate::data::{Attributes, Data};
 use crate::machine::Machine;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, UnderWay};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::host::{HostCommand, outcome};
 use crate::status;
@@ -30,9 +30,6 @@ pub(crate) struct Inner {
     pub(crate) data: Arc<Data>,
     pub(crate) request_timeout: Duration,
     pub(crate) quota_bytes: Option<u64>,
-    pub(crate) db_path: std::path::PathBuf,
-    /// Size of the database's file, looked at from time to time.
-    pub(crate) db_bytes: AtomicU64,
     pub(crate) is_learner: AtomicBool,
     /// Whether no leader was known for three election timeouts.
     pub(crate) leaderless: watch::Sender<bool>,
@@ -49,6 +46,27 @@ pub(crate) struct Inner {
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Member").field("id", &self.0.member_id).finish_non_exhaustive()
+    }
+}
+
+/// A proposal without an outcome. It has failed if nobody knows one, or waits for it any more.
+struct Proposal<'a> {
+    metrics: &'a Metrics,
+    answered: bool,
+    _pending: UnderWay<'a>,
+}
+
+impl<'a> Proposal<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        Self { metrics, answered: false, _pending: metrics.pending.begin() }
+    }
+}
+
+impl Drop for Proposal<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.metrics.proposals_failed.increment();
+        }
     }
 }
 
@@ -117,18 +135,10 @@ impl Member {
         self.0.is_learner.load(Ordering::Relaxed)
     }
 
-    /// Size of the database's file in bytes, as of a moment ago.
+    /// What the database takes on the disk in bytes, as of the last flush.
     #[must_use]
     pub fn db_bytes(&self) -> u64 {
-        self.0.db_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Looks at the size of the database's file.
-    pub(crate) fn measure_db(&self) -> u64 {
-        if let Ok(found) = std::fs::metadata(&self.0.db_path) {
-            self.0.db_bytes.store(found.len(), Ordering::Relaxed);
-        }
-        self.db_bytes()
+        self.0.data.file_bytes()
     }
 
     /// The quota of the database; `None` if it has none.
@@ -149,11 +159,21 @@ impl Member {
     ///
     /// The status that a client is given.
     pub async fn linearizable(&self) -> Result<(), Status> {
+        /// As long as etcd waits before it asks the leader again.
+        const SLOW: Duration = Duration::from_millis(500);
+        let started = Instant::now();
         let reached = self.0.node.reach(Consistency::Linearizable);
-        match tokio::time::timeout(self.0.request_timeout, reached).await {
+        let reached = match tokio::time::timeout(self.0.request_timeout, reached).await {
             Ok(reached) => reached.map_err(status::wait),
             Err(_) => Err(status::timed_out()),
+        };
+        if reached.is_err() {
+            self.metrics().reads_failed.increment();
         }
+        if started.elapsed() > SLOW {
+            self.metrics().reads_slow.increment();
+        }
+        reached
     }
 
     /// Waits until the member can serve clients: it knows a leader, and the others know it.
@@ -204,6 +224,17 @@ impl Member {
     }
 
     async fn propose_entry(&self, entry: Entry) -> Result<outcome::Reply, Status> {
+        let mut proposal = Proposal::begin(self.metrics());
+        let reply = self.try_proposal(entry).await?;
+        proposal.answered = true;
+        reply.into_result().map_err(|why| match why {
+            Some(why) => status::request(why),
+            None => status::confused(),
+        })
+    }
+
+    /// What a proposal came to here; an error if that is nothing, or unknown.
+    async fn try_proposal(&self, entry: Entry) -> Result<Reply, Status> {
         let started = Instant::now();
         let asked = self.0.node.leader();
         loop {
@@ -223,10 +254,7 @@ impl Member {
                         let reached = self.0.node.reach(Consistency::AtLeast(at.index)).await;
                         reached.map_err(status::wait)?;
                     }
-                    return reply.into_result().map_err(|why| match why {
-                        Some(why) => status::request(why),
-                        None => status::confused(),
-                    });
+                    return Ok(reply);
                 }
                 Ok(Err(why)) => why,
             };
@@ -266,13 +294,11 @@ impl Member {
         if self.0.data.is_out_of_space() {
             return Err(status::no_space());
         }
-        match self.0.quota_bytes {
-            Some(quota) if self.db_bytes().saturating_add(cost) >= quota => {
-                self.raise_no_space().await?;
-                Err(status::no_space())
-            }
-            _ => Ok(()),
+        if self.0.data.exceeds_quota(cost) {
+            self.raise_no_space().await?;
+            return Err(status::no_space());
         }
+        Ok(())
     }
 
     pub(crate) async fn raise_no_space(&self) -> Result<(), Status> {

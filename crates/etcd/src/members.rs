@@ -24,11 +24,15 @@ pub(crate) fn of_context(context: &[u8]) -> (String, Vec<String>) {
     (lines.next().unwrap_or_default(), lines.collect())
 }
 
-/// Where a member is dialled: at the first of its peer URLs.
+/// Where a member is dialled: at its peer URLs, whichever answers, with commas between.
 pub(crate) fn address_of(context: &[u8]) -> String {
     let (_, urls) = of_context(context);
-    let first = urls.first().and_then(|url| url.parse::<Url>().ok());
-    first.map(|url| url.address().to_owned()).unwrap_or_default()
+    let addresses: Vec<String> = urls
+        .iter()
+        .filter_map(|url| url.parse::<Url>().ok())
+        .map(|url| url.address().to_owned())
+        .collect();
+    addresses.join(",")
 }
 
 /// All members, by id.
@@ -121,7 +125,7 @@ mod tests {
         let urls = vec!["http://a:1".to_owned(), "http://b:2".to_owned()];
         let text = context("n", &urls);
         assert_eq!(of_context(text.as_bytes()), ("n".to_owned(), urls));
-        assert_eq!(address_of(text.as_bytes()), "a:1");
+        assert_eq!(address_of(text.as_bytes()), "a:1,b:2");
         assert_eq!(address_of(b""), "");
     }
 }

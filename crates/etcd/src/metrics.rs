@@ -40,8 +40,40 @@ impl Counter {
     }
 }
 
+/// Something of which some are under way.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// So many more, for good.
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    /// One more, until what this gives back is dropped.
+    pub(crate) fn begin(&self) -> UnderWay<'_> {
+        self.0.fetch_add(1, Relaxed);
+        UnderWay(self)
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One of those under way.
+#[must_use = "it ends when this is dropped"]
+pub(crate) struct UnderWay<'a>(&'a Gauge);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
 macro_rules! metrics {
     (
+        gauges { $($gauge:ident $gauge_name:literal $gauge_help:literal;)* }
         counters { $($counter:ident $counter_name:literal $counter_help:literal;)* }
         histograms { $($histogram:ident $histogram_name:literal $start:literal $count:literal $histogram_help:literal;)* }
     ) => {
@@ -55,6 +87,17 @@ macro_rules! metrics {
             connections: observed::Connections,
             /// Health checks: of what, by which name, whether it is well, how often well and not.
             checks: std::sync::Mutex<Vec<Check>>,
+            /// Versions of the cluster that were shown.
+            cluster_versions: std::sync::Mutex<std::collections::BTreeSet<String>>,
+            /// Pages of metrics that were written.
+            pages_written: Counter,
+            /// What was applied, by its kind.
+            applies: observed::Applies,
+            /// Streams of clients that broke off, by what they were for.
+            streams_failed: [Counter; 2],
+            /// Learners that were not made voters, by the reason.
+            promotions_failed: std::sync::Mutex<std::collections::BTreeMap<String, u64>>,
+            $(#[doc = $gauge_help] pub(crate) $gauge: Gauge,)*
             $(#[doc = $counter_help] pub(crate) $counter: Counter,)*
             $(#[doc = $histogram_help] pub(crate) $histogram: Timed,)*
         }
@@ -73,12 +116,23 @@ macro_rules! metrics {
                     calls: calls::Calls::new(extensive),
                     connections: observed::Connections::default(),
                     checks: std::sync::Mutex::default(),
+                    cluster_versions: std::sync::Mutex::default(),
+                    pages_written: Counter::default(),
+                    applies: observed::Applies::default(),
+                    streams_failed: Default::default(),
+                    promotions_failed: std::sync::Mutex::default(),
+                    $($gauge: Gauge::default(),)*
                     $($counter: Counter::default(),)*
-                    $($histogram: Timed(Histogram::new(Duration::from_micros($start), $count)),)*
+                    $($histogram: Timed(Histogram::named(
+                        $histogram_name,
+                        Duration::from_micros($start),
+                        $count,
+                    )),)*
                 }
             }
 
             fn write(&self, page: &mut Page) {
+                $(page.single($gauge_name, Kind::Gauge, $gauge_help, self.$gauge.value());)*
                 $(page.single($counter_name, Kind::Counter, $counter_help, self.$counter.value());)*
                 $(
                     page.family($histogram_name, Kind::Histogram, $histogram_help);
@@ -115,13 +169,20 @@ impl Timed {
 }
 
 metrics! {
+    gauges {
+        pending "etcd_server_proposals_pending" "Proposals without an outcome.";
+        put_bytes "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of keys and values put.";
+        defragmenting "etcd_disk_defrag_inflight" "Whether free space is being given back.";
+        restoring "etcd_server_snapshot_apply_in_progress_total" "Whether a snapshot of another member is being put in place.";
+        pages "promhttp_metric_handler_requests_in_flight" "Pages like this one that are being written.";
+    }
     counters {
         leader_changes "etcd_server_leader_changes_seen_total" "Leaders that were seen to begin.";
         proposals_failed "etcd_server_proposals_failed_total" "Proposals that failed.";
         reads_failed "etcd_server_read_indexes_failed_total" "Linearizable reads that failed.";
         reads_slow "etcd_server_slow_read_indexes_total" "Linearizable reads that took long.";
         applies_slow "etcd_server_slow_apply_total" "Commands that took long to apply.";
-        heartbeats_failed "etcd_server_heartbeat_send_failures_total" "Heartbeats that were sent late.";
+        heartbeats_failed "etcd_server_heartbeat_send_failures_total" "Always zero: heartbeats wait for nothing but the node's turn.";
         health_good "etcd_server_health_success" "Health checks that succeeded.";
         health_bad "etcd_server_health_failures" "Health checks that failed.";
         promotions "etcd_server_learner_promote_successes" "Learners made voters through this member.";
@@ -133,9 +194,7 @@ metrics! {
         deletes "etcd_mvcc_delete_total" "Deletions applied, those in transactions among them.";
         ranges "etcd_mvcc_range_total" "Ranges read, those in transactions among them.";
         transactions "etcd_mvcc_txn_total" "Transactions of more than one operation applied.";
-        put_bytes "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of keys and values put.";
         events "etcd_debugging_mvcc_events_total" "Events sent to watchers.";
-        compacted_keys "etcd_debugging_mvcc_db_compaction_keys_total" "Versions of keys removed by compactions.";
         expires "etcd_debugging_store_expires_total" "Always zero: of the API v2.";
         store_watches "etcd_debugging_store_watch_requests_total" "Always zero: of the API v2.";
         proxy_events "etcd_grpc_proxy_events_coalescing_total" "Always zero: of a proxy.";
@@ -145,6 +204,9 @@ metrics! {
         commit_rebalances "etcd_debugging_disk_backend_commit_rebalance_duration_seconds" 1_000 14 "Always zero: of another storage.";
         commit_spills "etcd_debugging_disk_backend_commit_spill_duration_seconds" 1_000 14 "Always zero: of another storage.";
         commit_writes "etcd_debugging_disk_backend_commit_write_duration_seconds" 1_000 14 "Always zero: of another storage.";
+        compactions "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" 100_000 14 "Milliseconds from a compaction to the removal of the last it has forgotten.";
+        compaction_pauses "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" 1_000 13 "Milliseconds for which a step of a compaction kept others from applying.";
+        index_pauses "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds" 500 14 "Milliseconds for which a step of a compaction kept others from the index.";
         defragments "etcd_disk_backend_defrag_duration_seconds" 100_000 13 "Seconds that giving back free space took.";
         snapshots "etcd_disk_backend_snapshot_duration_seconds" 10_000 17 "Seconds that sending a snapshot of the data took.";
         hashes "etcd_mvcc_hash_duration_seconds" 10_000 15 "Seconds that hashing all data took.";
@@ -164,16 +226,19 @@ metrics! {
 
 /// Families that are here because dashboards ask for them, and that have nothing to count.
 const ALWAYS_ZERO: &[(&str, Kind)] = &[
-    ("etcd_debugging_auth_revision", Kind::Gauge),
     ("etcd_debugging_store_watchers", Kind::Gauge),
-    ("etcd_disk_defrag_inflight", Kind::Gauge),
     ("etcd_grpc_proxy_cache_hits_total", Kind::Gauge),
     ("etcd_grpc_proxy_cache_keys_total", Kind::Gauge),
     ("etcd_grpc_proxy_cache_misses_total", Kind::Gauge),
     ("etcd_grpc_proxy_watchers_coalescing_total", Kind::Gauge),
-    ("etcd_mvcc_db_open_read_transactions", Kind::Gauge),
-    ("etcd_server_snapshot_apply_in_progress_total", Kind::Gauge),
 ];
+
+/// Streams that clients send on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Api {
+    Watch,
+    KeepAlive,
+}
 
 /// A health check and how it went.
 struct Check {
@@ -204,8 +269,6 @@ pub struct Vitals {
     pub committed: u64,
     /// Highest index applied.
     pub applied: u64,
-    /// Proposals without an outcome.
-    pub pending: u64,
     /// Bytes of data that raise an alarm; 0: none do.
     pub quota_bytes: u64,
     /// Bytes that the data take on disk.
@@ -218,6 +281,10 @@ pub struct Vitals {
     pub compact_revision: i64,
     /// Keys that exist.
     pub keys: u64,
+    /// Versions of keys that compactions have removed.
+    pub compacted_keys: u64,
+    /// Reads that a compaction waits for.
+    pub open_reads: u64,
     /// Watchers.
     pub watchers: u64,
     /// Those of them that are behind.
@@ -246,6 +313,12 @@ pub struct PeerVitals {
     pub active: bool,
     /// Connections to it that were lost.
     pub lost: u64,
+    /// Bytes sent to it, snapshots included.
+    pub sent_bytes: u64,
+    /// Bytes received from it, snapshots included.
+    pub received_bytes: u64,
+    /// Messages to it that were dropped: its connection was down, or too many waited.
+    pub sent_failures: u64,
 }
 
 impl Metrics {
@@ -279,12 +352,34 @@ impl Metrics {
         }
     }
 
+    /// A client has broken off a stream.
+    pub(crate) fn stream_failed(&self, api: Api) {
+        self.streams_failed[api as usize].increment();
+    }
+
+    /// A learner was not made a voter.
+    pub(crate) fn not_promoted(&self, why: &str) {
+        let mut all = self.promotions_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(why.to_owned()).or_default() += 1;
+    }
+
+    /// Whether what costs something for every event is measured, too.
+    pub(crate) fn is_extensive(&self) -> bool {
+        self.calls.is_extensive()
+    }
+
     /// A page of everything.
     pub(crate) fn page(&self, vitals: &Vitals) -> String {
+        let _page = self.pages.begin();
+        self.pages_written.increment();
         let mut page = Page::default();
         write_vitals(&mut page, vitals);
+        self.write_cluster_version(&mut page, &vitals.cluster_version);
         write_log(&mut page, &vitals.log);
         self.write(&mut page);
+        self.applies.write(&mut page);
+        self.connections.write(&mut page);
+        self.write_failures(&mut page);
         self.write_checks(&mut page);
         for (name, kind) in ALWAYS_ZERO {
             page.single(name, *kind, "Always zero here.", 0);
@@ -292,6 +387,45 @@ impl Metrics {
         self.calls.write(&mut page);
         process::write(&mut page);
         page.finish()
+    }
+
+    /// The version that is in force has a one, those before it a zero.
+    fn write_cluster_version(&self, page: &mut Page, current: &str) {
+        if current.is_empty() {
+            return;
+        }
+        let name = "etcd_cluster_version";
+        page.family(name, Kind::Gauge, "Version of the cluster.");
+        let mut all = self.cluster_versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains(current) {
+            all.insert(current.to_owned());
+        }
+        for version in &*all {
+            let is_current = u8::from(version == current);
+            page.sample(name, &[("cluster_version", version.as_str())], is_current);
+        }
+    }
+
+    fn write_failures(&self, page: &mut Page) {
+        let name = "etcd_network_server_stream_failures_total";
+        page.family(name, Kind::Counter, "Streams of clients that have failed.");
+        for (api, count) in ["watch", "lease-keepalive"].iter().zip(&self.streams_failed) {
+            // Whoever does not read does not fail: what is for him waits, up to a limit.
+            for (way, count) in [("receive", count.value()), ("send", 0)] {
+                page.sample(name, &[("Type", way), ("API", *api)], count);
+            }
+        }
+        let name = "etcd_server_learner_promote_failures";
+        page.family(name, Kind::Counter, "Learners that were not made voters, by the reason.");
+        let all = self.promotions_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (why, count) in &*all {
+            page.sample(name, &[("Reason", why.as_str())], count);
+        }
+        let name = "promhttp_metric_handler_requests_total";
+        page.family(name, Kind::Counter, "Pages like this one, by the code of the answer.");
+        for (code, count) in [("200", self.pages_written.value()), ("500", 0), ("503", 0)] {
+            page.sample(name, &[("code", code)], count);
+        }
     }
 
     fn write_checks(&self, page: &mut Page) {
@@ -359,10 +493,6 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
         ("server_go_version", "none"),
         "What this server is compiled with; not Go.",
     );
-    if !vitals.cluster_version.is_empty() {
-        let version = vitals.cluster_version.as_str();
-        one(page, "etcd_cluster_version", ("cluster_version", version), "Version of the cluster.");
-    }
     let gauges: [(&str, &str, i128); 17] = [
         ("etcd_server_has_leader", "Whether a leader is known.", vitals.has_leader.into()),
         ("etcd_server_is_leader", "Whether this member leads.", vitals.is_leader.into()),
@@ -377,7 +507,11 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
             "Index up to which entries are applied.",
             vitals.applied.into(),
         ),
-        ("etcd_server_proposals_pending", "Proposals without an outcome.", vitals.pending.into()),
+        (
+            "etcd_mvcc_db_open_read_transactions",
+            "Reads that a compaction waits for.",
+            vitals.open_reads.into(),
+        ),
         (
             "etcd_server_quota_backend_bytes",
             "Bytes of data that raise an alarm.",
@@ -425,6 +559,18 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
     for (name, help, value) in gauges {
         page.single(name, Kind::Gauge, help, value);
     }
+    page.single(
+        "etcd_debugging_mvcc_db_compaction_keys_total",
+        Kind::Counter,
+        "Versions of keys removed by compactions.",
+        vitals.compacted_keys,
+    );
+    page.single(
+        "etcd_debugging_auth_revision",
+        Kind::Gauge,
+        "Revision of the users and roles: nobody has ever changed them.",
+        1,
+    );
     page.family("etcd_debugging_server_alarms", Kind::Gauge, "Alarms that are raised.");
     for (member, alarm) in &vitals.alarms {
         let member = format!("{member:x}");
@@ -456,6 +602,24 @@ fn write_vitals(page: &mut Page, vitals: &Vitals) {
         let remote = format!("{:x}", peer.id);
         page.sample(lost, &[("Local", &id), ("Remote", &remote)], peer.lost);
     }
+    let looks: [(&str, &str, &str, Look); 3] = [
+        ("etcd_network_peer_sent_bytes_total", "To", "Bytes sent to members.", |peer| {
+            peer.sent_bytes
+        }),
+        ("etcd_network_peer_received_bytes_total", "From", "Bytes received of members.", |peer| {
+            peer.received_bytes
+        }),
+        ("etcd_network_peer_sent_failures_total", "To", "Messages that were not sent.", |peer| {
+            peer.sent_failures
+        }),
+    ];
+    for (name, label, help, look) in looks {
+        page.family(name, Kind::Counter, help);
+        for peer in &vitals.peers {
+            let remote = format!("{:x}", peer.id);
+            page.sample(name, &[(label, remote.as_str())], look(peer));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -470,9 +634,11 @@ mod tests {
         let vitals = Vitals {
             server_version: "3.6.0".to_owned(),
             cluster_version: "3.6".to_owned(),
-            peers: vec![PeerVitals { id: 10, active: true, lost: 0 }],
+            peers: vec![PeerVitals { id: 10, active: true, ..PeerVitals::default() }],
             ..Vitals::default()
         };
+        let older = Vitals { cluster_version: "3.5".to_owned(), ..vitals.clone() };
+        metrics.page(&older);
         let page = metrics.page(&vitals);
         let mut families: Vec<&str> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
@@ -484,6 +650,7 @@ mod tests {
             "etcd_mvcc_put_total 2",
             "etcd_server_version{server_version=\"3.6.0\"} 1",
             "etcd_cluster_version{cluster_version=\"3.6\"} 1",
+            "etcd_cluster_version{cluster_version=\"3.5\"} 0",
             "etcd_server_is_learner 0",
             "etcd_network_active_peers{Local=\"0\",Remote=\"a\"} 1",
             "etcd_server_healthcheck{type=\"livez\",name=\"serializable_read\"} 1",

@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, Slow};
 use crate::peer_port::PeerPort;
 use crate::proto::host::{Identity, InitialMember};
 use crate::url::{Scheme, Url};
-use crate::{http, identity, join};
+use crate::{alone, http, identity, join};
 
 /// A running member: it replicates, and serves clients. Dropping it stops it as a crash would;
 /// [`shutdown`](Self::shutdown) is kinder.
@@ -60,9 +60,8 @@ impl Server {
         http: impl FnOnce(&Member) -> Router,
     ) -> Result<Self, StartError> {
         check(&config)?;
-        let peer_listen = config.listen_peer_urls[0].clone();
         if config.initial_advertise_peer_urls.is_empty() {
-            config.initial_advertise_peer_urls = vec![peer_listen.clone()];
+            config.initial_advertise_peer_urls.clone_from(&config.listen_peer_urls);
         }
         let (listeners, client_urls) = listen(&config.listen_client_urls).await?;
         let (http_listeners, _) = listen(&config.listen_client_http_urls).await?;
@@ -73,20 +72,26 @@ impl Server {
         let path = config.data_dir.clone();
         let in_data_dir = |why| StartError::DataDir { path: path.clone(), why };
         let directory = identity::make_directory(&config.data_dir).map_err(in_data_dir)?;
-        let identity = match identity::read(&directory).map_err(in_data_dir)? {
-            Some(identity) => identity,
+        let seed = random().map_err(in_data_dir)?;
+        let mut identity = match identity::read(&directory).map_err(in_data_dir)? {
+            Some(identity) if identity::is_removed(&directory) => {
+                return Err(StartError::Removed { member: identity.member });
+            }
+            Some(identity) => alone::decide(&directory, &identity, config.force_new_cluster, seed)
+                .map_err(in_data_dir)?,
             None => {
                 let identity = new_identity(&config).await?;
+                let identity = Identity { forced: config.force_new_cluster, ..identity };
                 identity::write(&directory, &identity).map_err(in_data_dir)?;
                 identity
             }
         };
-        if identity::is_removed(&directory) {
-            return Err(StartError::Removed { member: identity.member });
-        }
         let known = Arc::new(OnceLock::new());
         let (node, data) = start_node(&config, &identity, &directory, &known).await?;
-        let seed = random().map_err(in_data_dir)?;
+        if identity.former_cluster != 0 {
+            identity =
+                alone::done(&directory, identity, config.force_new_cluster).map_err(in_data_dir)?;
+        }
         let member = Member(Arc::new(Inner {
             cluster_id: identity.cluster,
             member_id: identity.member,
@@ -94,8 +99,6 @@ impl Server {
             data,
             request_timeout: config.request_timeout(),
             quota_bytes: config.quota_bytes(),
-            db_path: directory.join(DATABASE),
-            db_bytes: AtomicU64::new(0),
             is_learner: AtomicBool::new(false),
             leaderless: watch::channel(false).0,
             published: watch::channel(false).0,
@@ -106,7 +109,6 @@ impl Server {
             config,
         }));
         member.look_at_role();
-        member.measure_db();
         // Not by a handle that would keep the member alive: the node belongs to it.
         let weak = Arc::downgrade(&member.0);
         let _ = known.set(weak.clone());
@@ -229,14 +231,8 @@ fn check(config: &Config) -> Result<(), StartError> {
     if config.listen_client_urls.is_empty() {
         return setting("listen-client-urls: say where clients are served");
     }
-    if config.listen_peer_urls.len() != 1 {
-        return setting("listen-peer-urls: exactly one is supported so far");
-    }
-    if config.force_new_cluster {
-        return setting("force-new-cluster is not supported yet");
-    }
-    if config.unsafe_no_fsync {
-        return setting("unsafe-no-fsync is not supported yet");
+    if config.listen_peer_urls.is_empty() {
+        return setting("listen-peer-urls: say where other members are served");
     }
     Ok(())
 }
@@ -314,7 +310,7 @@ pub(crate) fn founder(config: &Config) -> Result<Identity, StartError> {
         cluster: members::cluster_id(members.iter().map(|member| member.member)),
         member: own,
         members,
-        joins: false,
+        ..Identity::default()
     })
 }
 
@@ -343,6 +339,7 @@ async fn start_node(
     let store_config = StoreConfig {
         values_bytes_max: config.values_bytes_max,
         cache_bytes: config.cache_bytes,
+        unsynced: config.unsafe_no_fsync,
         ..StoreConfig::default()
     };
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -359,13 +356,13 @@ async fn start_node(
         config.extensive_metrics,
         Slow { call: config.warning_unary_request_duration, apply: config.warning_apply_duration },
     ));
-    let file = path.clone();
+    let (file, data_file, quota) = (path.clone(), path.clone(), config.quota_bytes());
     // Reads all keys.
     let opened = tokio::task::spawn_blocking(move || {
         Machine::open(file, store_config, |store: Store, attributes| {
             let reader = store.reader();
             let hub = Hub::new(watch_config, reader.revision(), reader.compacted());
-            Data::new(store, hub, Lessor::new(lessor_config), attributes, metrics)
+            Data::new(store, hub, Lessor::new(lessor_config), attributes, metrics, data_file, quota)
         })
     });
     let opened = opened.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
@@ -381,16 +378,18 @@ async fn start_node(
     let (pre_vote, snapshot_count, kept) =
         (config.pre_vote, config.snapshot_count, config.snapshot_catchup_entries);
     let entry_bytes_max = config.max_request_bytes + AROUND_ENTRY_BYTES;
-    let peer_url = config.listen_peer_urls[0].clone();
-    let peer_address = front::resolve(peer_url.address())
-        .await
-        .map_err(|why| StartError::Listen { url: peer_url, why })?[0];
+    let mut peer_addresses = Vec::new();
+    for url in &config.listen_peer_urls {
+        let resolved = front::resolve(url.address()).await;
+        let resolved = resolved.map_err(|why| StartError::Listen { url: url.clone(), why })?;
+        peer_addresses.push(resolved[0].to_string());
+    }
     let peer_port = PeerPort::new(Arc::clone(known));
     let builder = Node::builder(identity.member, Durable(machine))
         .data_dir(directory)
         .cluster(hex(identity.cluster))
         .address_of(members::address_of)
-        .listen(peer_address.to_string())
+        .listen(peer_addresses.join(","))
         .tcp(move |tcp| {
             tcp.security = Arc::new(peer_port);
             tcp.frame_bytes_max = tcp.frame_bytes_max.max(entry_bytes_max + AROUND_ENTRY_BYTES);
@@ -407,6 +406,11 @@ async fn start_node(
             tuning.node.read_wait_us = micros(request_timeout);
             tuning.leader_wait = request_timeout;
         });
+    let builder = if config.unsafe_no_fsync { builder.unsynced_log() } else { builder };
+    let builder = match identity.former_cluster {
+        0 => builder,
+        former => builder.abandon_others(hex(former)),
+    };
     let builder = if identity.joins { builder.join(contacts) } else { builder.members(contacts) };
     let node = builder.start().await.map_err(StartError::Node)?;
     debug_assert_eq!(node.id(), NodeId(identity.member));

@@ -48,6 +48,10 @@ statuses! {
         Unknown, "etcdserver: request timed out, leader transfer took too long";
     unknown_method: Unknown, "etcdserver: unknown method";
     bad_downgrade_version: InvalidArgument, "etcdserver: wrong downgrade target version format";
+    no_cluster_version:
+        FailedPrecondition, "etcdserver: cluster version not found during downgrade";
+    downgrade_under_way:
+        FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
     bad_downgrade_target: InvalidArgument, "etcdserver: invalid downgrade target version";
     sorted_stream: Unimplemented, "RangeStream does not support custom sort orders";
     filtered_stream: Unimplemented, "RangeStream does not support revision filters";

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::BufMut;
 use http_body::Body as HttpBody;
@@ -17,6 +18,7 @@ use tonic_prost::ProstDecoder;
 
 use crate::convert;
 use crate::member::Member;
+use crate::metrics::Api;
 use crate::proto::etcdserverpb as pb;
 use crate::status;
 
@@ -60,6 +62,7 @@ impl StreamingService<pb::WatchRequest> for WatchService {
             ends,
             ended: false,
             in_a_row: 0,
+            sending: None,
         })))
     }
 }
@@ -194,6 +197,18 @@ pub(crate) struct Watching {
     ended: bool,
     /// Responses since there was none.
     in_a_row: u32,
+    /// When the last response was taken, and what it was, if that is measured.
+    sending: Option<(Instant, What)>,
+}
+
+/// What a response says.
+#[derive(Clone, Copy)]
+enum What {
+    /// An answer to a request.
+    Answer,
+    Progress,
+    /// So many events.
+    Events(u32),
 }
 
 /// How the reading of requests goes on.
@@ -235,6 +250,35 @@ impl Watching {
         Requests::Taken
     }
 
+    /// Whoever asks for the next response has sent the last one.
+    fn sent(&mut self) {
+        let Some((taken, what)) = self.sending.take() else { return };
+        let (took, metrics) = (taken.elapsed(), self.member.metrics());
+        match what {
+            What::Answer => metrics.watch_controls.observe(took),
+            What::Progress => metrics.watch_progress.observe(took),
+            What::Events(count) => {
+                metrics.watch_events.observe(took);
+                metrics.watch_per_event.observe(took / count);
+            }
+        }
+    }
+
+    /// Notes that a response is on its way.
+    fn sends(&mut self, response: &WatchResponse) {
+        let metrics = self.member.metrics();
+        let count = u32::try_from(response.events.len()).unwrap_or(u32::MAX);
+        metrics.events.add(count.into());
+        if metrics.is_extensive() {
+            let what = match count {
+                0 if response.created || response.canceled => What::Answer,
+                0 => What::Progress,
+                count => What::Events(count),
+            };
+            self.sending = Some((Instant::now(), what));
+        }
+    }
+
     fn end(&mut self, why: Status) -> Poll<Option<Result<Said, Status>>> {
         self.ended = true;
         Poll::Ready(Some(Err(why)))
@@ -249,9 +293,11 @@ impl Stream for Watching {
         if this.ended {
             return Poll::Ready(None);
         }
+        this.sent();
         loop {
             match this.stream.poll_next(cx.waker()) {
                 Poll::Ready(Some(response)) => {
+                    this.sends(&response);
                     this.in_a_row = this.in_a_row.saturating_add(1);
                     let in_a_row = this.in_a_row > Self::SOME_IN_A_ROW;
                     return Poll::Ready(Some(Ok(said(&this.member, response, in_a_row))));
@@ -261,7 +307,10 @@ impl Stream for Watching {
             }
             match this.take_request(cx) {
                 Requests::Taken => {}
-                Requests::Failed => return this.end(status::watch_canceled()),
+                Requests::Failed => {
+                    this.member.metrics().stream_failed(Api::Watch);
+                    return this.end(status::watch_canceled());
+                }
                 Requests::Pending => break,
             }
         }

@@ -136,10 +136,10 @@ impl Store {
     pub fn defragment(&self) -> Option<Defragment> {
         let path = self.path.clone()?;
         let new = snapshot::unfinished(&path);
-        let (file, cache_bytes) = (new.clone(), self.config.cache_bytes);
+        let (file, config) = (new.clone(), self.config);
         let open = move || {
             snapshot::remove_unfinished(&path).map_err(io_failed)?;
-            Disk::create_file(&new, cache_bytes)
+            Disk::create_file(&new, &config)
         };
         let path = self.path.clone()?;
         let swap = move || snapshot::put_in_place(&path);

@@ -6,9 +6,11 @@
 
 use core::fmt;
 use core::ops::{Bound, RangeInclusive};
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
 
+use redb::backends::FileBackend;
 use redb::{
     Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     StorageBackend, TableDefinition,
@@ -16,7 +18,9 @@ use redb::{
 
 use crate::record::{self, Place, RecordError, RecordRef};
 use crate::snapshot;
+use crate::store::StoreConfig;
 use crate::tail::Tail;
+use crate::unsynced::Unsynced;
 
 const HISTORY: TableDefinition<'static, (u64, u32), &'static [u8]> =
     TableDefinition::new("history");
@@ -98,21 +102,30 @@ impl Disk {
 
     /// Opens a file, or makes it. It gets its name when it is whole: a database whose making was interrupted is refused by
     /// redb, so it must never be found.
-    pub(crate) fn open_file(path: &Path, cache_bytes: usize) -> Result<Self, DiskError> {
+    pub(crate) fn open_file(path: &Path, config: &StoreConfig) -> Result<Self, DiskError> {
         let io_failed = |why| failed(redb::StorageError::Io(why));
         snapshot::remove_unfinished(path).map_err(io_failed)?;
         if !path.try_exists().map_err(io_failed)? {
-            drop(Self::create_file(&snapshot::unfinished(path), cache_bytes)?);
+            drop(Self::create_file(&snapshot::unfinished(path), config)?);
             snapshot::put_in_place(path).map_err(io_failed)?;
         }
-        Self::create_file(path, cache_bytes)
+        Self::create_file(path, config)
     }
 
     /// Opens a file or makes it, under the name that is given.
-    pub(crate) fn create_file(path: &Path, cache_bytes: usize) -> Result<Self, DiskError> {
+    pub(crate) fn create_file(path: &Path, config: &StoreConfig) -> Result<Self, DiskError> {
         let mut builder = Database::builder();
-        builder.set_cache_size(cache_bytes);
-        Self::ready(builder.create(path).map_err(failed)?)
+        builder.set_cache_size(config.cache_bytes);
+        let database = if config.unsynced {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(true).create(true).truncate(false);
+            let file = options.open(path).map_err(redb::StorageError::Io).map_err(failed)?;
+            let backend = FileBackend::new(file).map_err(failed)?;
+            builder.create_with_backend(Unsynced(backend))
+        } else {
+            builder.create(path)
+        };
+        Self::ready(database.map_err(failed)?)
     }
 
     fn ready(database: Database) -> Result<Self, DiskError> {

@@ -96,6 +96,7 @@ impl Flush {
         state.tails.frozen = Arc::default();
         state.flushed = self.applied;
         state.flushing = false;
+        state.compaction.removed += self.batch.removed.len() as u64;
         if let Some(finished) = self.finished {
             state.compaction.finished = finished;
         }

@@ -42,6 +42,7 @@ mod tail;
 pub mod testing;
 mod txn;
 mod types;
+mod unsynced;
 mod watch;
 
 pub use bump::BumpError;

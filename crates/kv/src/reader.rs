@@ -188,6 +188,24 @@ impl Reader {
         Revision(self.shared.read().compaction.finished)
     }
 
+    /// Bytes of changes that wait for a flush, or are being written by one.
+    #[must_use]
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.shared.read().tails.bytes() as u64
+    }
+
+    /// How many records compactions have removed from the database since the store was opened.
+    #[must_use]
+    pub fn compaction_removed(&self) -> u64 {
+        self.shared.read().compaction.removed
+    }
+
+    /// How many reads have their revision pinned, so that a compaction waits for them.
+    #[must_use]
+    pub fn open_reads(&self) -> usize {
+        self.shared.pins().values().sum()
+    }
+
     /// The place in the log of the last batch that was applied.
     #[must_use]
     pub fn applied(&self) -> LogPlace {

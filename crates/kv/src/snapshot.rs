@@ -28,7 +28,7 @@ use redb::StorageBackend;
 use crate::disk::{Disk, DiskError, DiskView, WriteBatch};
 use crate::meta::{self, Meta};
 use crate::record::{Place, RecordRef};
-use crate::{LogPlace, Reader};
+use crate::{LogPlace, Reader, StoreConfig};
 
 const MAGIC: &[u8; 7] = b"QKVSNAP";
 const VERSION: u8 = 1;
@@ -297,7 +297,8 @@ pub fn restore_file(
         move |why| RestoreError::File { path, why }
     };
     remove_unfinished(path).map_err(file_error(&new))?;
-    let restored = Disk::create_file(&new, cache_bytes)
+    let config = StoreConfig { cache_bytes, ..StoreConfig::default() };
+    let restored = Disk::create_file(&new, &config)
         .map_err(RestoreError::Disk)
         .and_then(|disk| restore_into(from, &Arc::new(disk)));
     let place = match restored {

@@ -69,6 +69,8 @@ pub(crate) struct Compaction {
     pub(crate) removable: Vec<Place>,
     /// Up to here everything is done, the database included.
     pub(crate) finished: i64,
+    /// Records that were removed since the store was opened.
+    pub(crate) removed: u64,
 }
 
 /// Where a pair is.

@@ -45,11 +45,19 @@ pub struct StoreConfig {
     /// Bytes of changes that may wait in memory for a flush, 256 MiB by default. Beyond that, the store says that it
     /// [must flush](Store::must_flush).
     pub tail_bytes_max: usize,
+    /// Never waits for the disk; a power cut may leave a file that cannot be opened. Only where the store has
+    /// [a file of its own](Store::open_file). Off by default.
+    pub unsynced: bool,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { values_bytes_max: 64 << 20, cache_bytes: 64 << 20, tail_bytes_max: 256 << 20 }
+        Self {
+            values_bytes_max: 64 << 20,
+            cache_bytes: 64 << 20,
+            tail_bytes_max: 256 << 20,
+            unsynced: false,
+        }
     }
 }
 
@@ -127,7 +135,7 @@ impl Store {
     ///
     /// [`DiskError`]: the file cannot be read, or is none of ours.
     pub fn open_file(path: &Path, config: StoreConfig) -> Result<(Self, Opened), DiskError> {
-        let (store, opened) = Self::load(Disk::open_file(path, config.cache_bytes)?, config)?;
+        let (store, opened) = Self::load(Disk::open_file(path, &config)?, config)?;
         Ok((Self { path: Some(path.to_owned()), ..store }, opened))
     }
 
@@ -228,6 +236,12 @@ impl Store {
     #[must_use]
     pub fn must_flush(&self) -> bool {
         self.shared.read().tails.bytes() >= self.config.tail_bytes_max
+    }
+
+    /// Bytes of changes that wait for a flush, or are being written by one.
+    #[must_use]
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.shared.read().tails.bytes() as u64
     }
 
     /// Goes on with a compaction: looks at some keys, and forgets of them what cannot be read any more. Whether there is

@@ -20,8 +20,12 @@ fn scripts() {
     watch_support::run_scripts("store", World::new, World::run);
 }
 
-const CONFIG: StoreConfig =
-    StoreConfig { values_bytes_max: 1 << 20, cache_bytes: 1 << 20, tail_bytes_max: 1 << 20 };
+const CONFIG: StoreConfig = StoreConfig {
+    values_bytes_max: 1 << 20,
+    cache_bytes: 1 << 20,
+    tail_bytes_max: 1 << 20,
+    unsynced: false,
+};
 
 /// Two replicas that apply the same; only the first one is asked, compacted in steps, and flushed.
 struct World {

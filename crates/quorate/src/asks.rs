@@ -15,11 +15,13 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quorate_raft::NodeId;
+use quorate_transport::PeerStatus;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::StopReason;
 use crate::handle::Handle;
 use crate::network::{BoxFuture, Network};
+use crate::panics::caught_async;
 use crate::replica::Machine;
 
 const VERSION: u8 = 1;
@@ -113,6 +115,11 @@ impl Asks {
         self.network.get().and_then(Weak::upgrade).is_some_and(|network| network.carry(to, frame))
     }
 
+    /// How it stands with the peers.
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        self.network.get().and_then(Weak::upgrade).map_or_else(Vec::new, |network| network.peers())
+    }
+
     /// Takes a frame if it is one of these.
     pub(crate) fn received(self: &Arc<Self>, from: NodeId, frame: &Bytes) -> bool {
         let Some(&kind @ (QUESTION | ANSWER | DECLINED)) = frame.get(1) else { return false };
@@ -146,8 +153,15 @@ impl Asks {
             return;
         };
         self.runtime.spawn(async move {
-            let answer = answerer(from, question).await;
-            asks.carry(from, frame(ANSWER, number, &answer));
+            // Whoever asked need not wait for an answer that a panic has taken away.
+            let answer = caught_async("an answer", async move { answerer(from, question).await });
+            asks.carry(
+                from,
+                match answer.await {
+                    Ok(answer) => frame(ANSWER, number, &answer),
+                    Err(_) => frame(DECLINED, number, &[]),
+                },
+            );
             drop(place);
         });
     }
@@ -242,10 +256,11 @@ impl<M: Machine> Handle<M> {
         question: &[u8],
         limit: Duration,
     ) -> Result<Bytes, AskError> {
-        self.shared.asks.ask(member, question, limit).await.map_err(|failure| match failure {
-            Failure::Closed => AskError::Stopped(self.shared.stop_reason()),
-            Failure::Error(error) => error,
-        })
+        match self.shared.asks.ask(member, question, limit).await {
+            Ok(answer) => Ok(answer),
+            Err(Failure::Closed) => Err(AskError::Stopped(self.shared.why_unanswered().await)),
+            Err(Failure::Error(error)) => Err(error),
+        }
     }
 
     /// Who answers the questions of other members, and of this one to itself, from now on. Each runs as

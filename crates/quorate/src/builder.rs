@@ -11,25 +11,28 @@ use quorate_raft::{
     ClusterId, Config, Incarnation, Index, Member, MemberRole, Membership, NodeId, Recovered,
 };
 use quorate_transport::{Identity, Peer, Settings as TcpSettings, Tcp, Transport};
-use quorate_wal::{Disk, Options, RealDisk};
+use quorate_wal::{Disk, Options, RealDisk, Unsynced};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::addresses;
 use crate::asks::Asks;
 use crate::clock;
 use crate::disk_log::DiskLog;
-use crate::driver::{Driver, Log, State};
-use crate::error::StartError;
+use crate::driver::{Driver, Ending, Log, State};
+use crate::error::{StartError, StopReason};
 use crate::handle::{Handle, Node};
 use crate::inbox::{Inbox, InboxLimits};
 use crate::machinist::Machinist;
 use crate::memory_log::MemoryLog;
 use crate::network::{Endpoint, InProcess, Network};
+use crate::panics::message_of;
 use crate::recovery;
 use crate::remote::Remote;
 use crate::replica::{Machine, Replica, Replicated};
 use crate::replies::ReplyTo;
+use crate::seed::SEEDED_AT;
 use crate::shared::Shared;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Snapshots, named};
 
 /// What a node is started with. Made by [`Node::builder`].
 ///
@@ -48,6 +51,8 @@ pub struct Builder<M> {
     listen: Option<String>,
     address_of: AddressOf,
     log_disk: Option<Arc<dyn Disk>>,
+    unsynced: bool,
+    former_cluster: Option<String>,
     apply: Apply,
     tuning: Tuning,
     requests_max: usize,
@@ -139,6 +144,8 @@ impl<M: Machine> Builder<M> {
             listen: None,
             address_of: whole,
             log_disk: None,
+            unsynced: false,
+            former_cluster: None,
             apply: Apply::Auto,
             tuning,
             requests_max: 65_536,
@@ -162,6 +169,32 @@ impl<M: Machine> Builder<M> {
         self
     }
 
+    /// Never waits for the log's disk: what was acknowledged is lost when power is, and the node then has to be thrown away.
+    /// For tests, and for data that can be had again.
+    #[must_use]
+    pub fn unsynced_log(mut self) -> Self {
+        self.unsynced = true;
+        self
+    }
+
+    /// Gives up all other members, for good: with what its directory holds, this node becomes the only member of the cluster
+    /// that it is started for ([`cluster`](Self::cluster)), which must have another name than the `former` one. For when a
+    /// majority is lost and will not come back.
+    ///
+    /// Everything in the log counts as committed from now on: what was acknowledged and has reached this node is kept, and
+    /// something may be kept that nobody was told of. What has not reached it is lost, so take the member that has most. The
+    /// new name keeps the others out, should they come back: with the old one, they could outvote this node and undo what it
+    /// has done since.
+    ///
+    /// One entry of the log says it, and it is durable before the node starts. A start that finds it said already changes
+    /// nothing, so a crash in between is no harm; but a member that was added since is given up as well. A directory without
+    /// a log starts as if nothing had been said here.
+    #[must_use]
+    pub fn abandon_others(mut self, former: impl Into<String>) -> Self {
+        self.former_cluster = Some(former.into());
+        self
+    }
+
     /// Keeps nothing on disk: for tests. A node that was stopped is gone, and must not come back
     /// under its id.
     #[must_use]
@@ -171,8 +204,9 @@ impl<M: Machine> Builder<M> {
     }
 
     /// The first members of a new cluster, each with its address; this node is one of them. All of
-    /// them must be started with the same list: nothing else tells them that they belong together, and
-    /// lists that differ make clusters that differ. A node whose directory holds a log already goes on
+    /// them must be started with the same list of ids: nodes that were told of others refuse each other,
+    /// and both say so in an event ([`RefusalCode::OtherFounders`](quorate_transport::RefusalCode)), as
+    /// long as their logs go back to the beginning. A node whose directory holds a log already goes on
     /// where it was, whatever this says. So a wrong address in the first list stays wrong: as long as
     /// nothing was committed, delete the directories of all of them and start again; later, correct the
     /// address with [`ChangeStep::SetContext`](crate::ChangeStep::SetContext) at the leader.
@@ -182,7 +216,7 @@ impl<M: Machine> Builder<M> {
         I: IntoIterator<Item = (u64, A)>,
         A: AsRef<str>,
     {
-        self.first = Some(First::Members(addresses(members)));
+        self.first = Some(First::Members(listed(members)));
         self
     }
 
@@ -195,7 +229,7 @@ impl<M: Machine> Builder<M> {
         I: IntoIterator<Item = (u64, A)>,
         A: AsRef<str>,
     {
-        self.first = Some(First::Join(addresses(contacts)));
+        self.first = Some(First::Join(listed(contacts)));
         self
     }
 
@@ -279,8 +313,12 @@ impl<M: Machine> Builder<M> {
         // Opening a log waits for the disk.
         let runtime = tokio::runtime::Handle::current();
         let prepared = tokio::task::spawn_blocking(move || self.prepare(&runtime)).await;
-        prepared.unwrap_or_else(|panic| {
-            Err(StartError::Disk { why: format!("the start panicked: {panic}") })
+        prepared.unwrap_or_else(|failed| {
+            let message = match failed.try_into_panic() {
+                Ok(panic) => format!("the start panicked: {}", message_of(&*panic)),
+                Err(ended) => format!("the start was given up: {ended}"),
+            };
+            Err(StartError::Machine(StopReason::Internal { message }))
         })
     }
 
@@ -302,9 +340,17 @@ impl<M: Machine> Builder<M> {
                 ));
             }
         };
+        let address_of = self.address_of;
+        if matches!(self.network, Reach::Tcp(_)) {
+            check_addresses(id, &contacts, self.listen.as_deref(), address_of)?;
+        }
         let first = Arc::new(first);
         let cluster = ClusterId(name_hash(&self.cluster));
-        let replica = Arc::new(Replica::open(self.machine)?);
+        if self.former_cluster.as_ref() == Some(&self.cluster) {
+            return Err(missing("a node that gives up the others needs a new name of its cluster"));
+        }
+        let own = contacts.iter().find(|(node, _)| *node == id).map(|(_, context)| context.clone());
+        let replica = Arc::new(Replica::open(self.machine).map_err(StartError::Machine)?);
         let untyped: Arc<dyn Replicated> = replica.clone();
         let boot_nonce = random()?;
         let tuning = self.tuning;
@@ -323,14 +369,24 @@ impl<M: Machine> Builder<M> {
                 let snapshots = Snapshots::in_directory(directory.join("snapshots"))?;
                 let disk = match self.log_disk {
                     Some(disk) => disk,
-                    None => Arc::new(RealDisk::new(directory.join("log"))?),
+                    None => {
+                        let directory = directory.join("log");
+                        let disk = RealDisk::new(&directory);
+                        Arc::new(disk.map_err(named("making", &directory))?)
+                    }
                 };
+                let disk = if self.unsynced { Arc::new(Unsynced::new(disk)) } else { disk };
+                let former = self.former_cluster.as_deref().map(name_hash).map(ClusterId);
                 let options = Options {
                     segment_bytes: tuning.segment_bytes,
+                    former_cluster: former,
                     ..Options::new(cluster, id, random()?)
                 };
-                let opened =
-                    recovery::open(disk, &options, &first, &*untyped, &snapshots, boot_nonce)?;
+                let context = Bytes::from(own.clone().unwrap_or_default());
+                let alone = former.map(|_| &context);
+                let opened = recovery::open(
+                    disk, &options, &first, &*untyped, &snapshots, boot_nonce, alone,
+                )?;
                 let incarnation = opened.wal.identity().incarnation;
                 let log = Log::Disk(DiskLog::new(opened.wal, recovery::GROUP));
                 (log, opened.recovered, snapshots, incarnation)
@@ -344,6 +400,7 @@ impl<M: Machine> Builder<M> {
             bytes_max: tuning.core.unapplied_bytes_max,
         }));
         let applied = recovered.applied;
+        let founders = founders(&recovered);
         let core = Config { cluster, node: id, incarnation, ..tuning.core.clone() };
         // A machine that keeps nothing on disk lives on its snapshots, unless its log dies with it.
         let snapshots_of = |log: &Log| {
@@ -355,37 +412,25 @@ impl<M: Machine> Builder<M> {
         let node = quorate_node::Node::new(core, settings, clock::now(), random()?, recovered)
             .map_err(StartError::Recovered)?;
 
-        let name = format!("quorate-{id}");
-        let log_thread = match &log {
-            Log::Memory(_) => None,
-            Log::Disk(log) => Some(log.run(&name, Arc::clone(&inbox))?),
-        };
-        let machinist =
-            Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));
-        let inline = match self.apply {
-            Apply::Auto => matches!(log, Log::Memory(_)) && !untyped.is_durable(),
-            Apply::Inline => true,
-            Apply::Thread => false,
-        };
-        let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
         let asks = Arc::new(Asks::new(id, random()?, runtime.clone()));
         let shared =
             Arc::new(Shared::new(Arc::clone(&inbox), Arc::clone(&asks), log.clone(), applied));
+        let dialled = matches!(self.network, Reach::Tcp(_)).then_some(address_of);
         let endpoint = Endpoint {
             node: id,
             cluster,
             incarnation,
+            founders: Arc::clone(&founders),
             inbox: Arc::clone(&inbox),
             snapshots: Arc::clone(&snapshots),
             asks: Arc::clone(&asks),
             receiving: Arc::default(),
         };
-        let address_of = self.address_of;
-        let own = contacts.iter().find(|(node, _)| *node == id);
-        let listen = self.listen.or_else(|| own.map(|(_, context)| address_of(context.as_bytes())));
-        let identity = Identity { cluster, node: id, incarnation, boot: boot_nonce, features: 0 };
+        let listen = self.listen.or_else(|| own.map(|context| address_of(context.as_bytes())));
+        let boot = boot_nonce;
+        let identity = Identity { cluster, node: id, incarnation, boot, features: 0, founders };
         let network: Arc<dyn Network> = match self.network {
-            Reach::InProcess(network) => network.join(endpoint),
+            Reach::InProcess(network) => network.join(endpoint)?,
             Reach::Own(make) => remote(make(identity), endpoint, &shared, &contacts, address_of)?,
             Reach::Tcp(tune) => {
                 let listen = listen.ok_or_else(|| {
@@ -399,6 +444,21 @@ impl<M: Machine> Builder<M> {
             }
         };
         asks.connect(&network);
+        // Only now: up to here a start may fail, and leaves nothing that runs.
+        let ending = Ending::new(Arc::clone(&shared), log.clone());
+        let name = format!("quorate-{id}");
+        let log_thread = match &log {
+            Log::Memory(_) => None,
+            Log::Disk(log) => Some(log.run(&name, &inbox)?),
+        };
+        let machinist =
+            Machinist::new(Arc::clone(&untyped), Arc::clone(&snapshots), Arc::clone(&inbox));
+        let inline = match self.apply {
+            Apply::Auto => matches!(log, Log::Memory(_)) && !untyped.is_durable(),
+            Apply::Inline => true,
+            Apply::Thread => false,
+        };
+        let apply_thread = if inline { None } else { Some(machinist.share().run(&name)?) };
         // Whoever is alone need not wait for others to be heard from.
         if node.raft().membership().voters() == [id] {
             let _ = inbox.request(Request::Campaign, ReplyTo::Nobody);
@@ -413,16 +473,46 @@ impl<M: Machine> Builder<M> {
             network,
             snapshots: Arc::clone(&snapshots),
             state: State::default(),
+            ending,
         };
         runtime.spawn(driver.run());
-        Ok(Node::new(Handle::new(shared, replica, &tuning)))
+        Ok(Node::new(Handle::new(shared, replica, &tuning, dialled)))
     }
 }
 
-pub(crate) fn addresses<A: AsRef<str>>(
+pub(crate) fn listed<A: AsRef<str>>(
     members: impl IntoIterator<Item = (u64, A)>,
 ) -> Vec<(NodeId, String)> {
     members.into_iter().map(|(id, address)| (NodeId(id), address.as_ref().to_owned())).collect()
+}
+
+/// Finds nonsense before it becomes a member that nobody reaches.
+fn check_addresses(
+    id: NodeId,
+    contacts: &[(NodeId, String)],
+    listen: Option<&str>,
+    address_of: AddressOf,
+) -> Result<(), StartError> {
+    for (node, context) in contacts {
+        let address = address_of(context.as_bytes());
+        // The port that the system chooses is nobody's business where there are no others.
+        let checked = if *node == id && contacts.len() == 1 {
+            addresses::check_own(&address)
+        } else {
+            addresses::check(&address)
+        };
+        checked.map_err(|why| StartError::Setting { why: format!("member {node}: {why}") })?;
+    }
+    let listen = listen.map_or(Ok(()), addresses::check_own);
+    listen.map_err(|why| StartError::Setting { why: format!("`listen`: {why}") })
+}
+
+/// The voters that the cluster was founded with, if the log still goes back that far. The first entry
+/// of a log is a leader's no-op, so behind it the configuration is the first one still.
+fn founders(recovered: &Recovered) -> Arc<[NodeId]> {
+    let start = &recovered.snapshot;
+    let known = start.id.index <= SEEDED_AT.index;
+    if known { start.membership.voters().into() } else { Arc::default() }
 }
 
 fn remote(
@@ -473,9 +563,12 @@ pub(crate) fn name_hash(name: &str) -> u64 {
 
 pub(crate) fn random() -> std::io::Result<u64> {
     let mut bytes = [0u8; 8];
-    let count = getrandom(&mut bytes, GetRandomFlags::empty())?;
+    let count = getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|error| {
+        let error = std::io::Error::from(error);
+        std::io::Error::new(error.kind(), format!("the system gives no random bytes: {error}"))
+    })?;
     if count < bytes.len() {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
+        return Err(std::io::Error::other("the system gives too few random bytes"));
     }
     Ok(u64::from_le_bytes(bytes))
 }

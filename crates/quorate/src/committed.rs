@@ -52,7 +52,7 @@ pub enum CommittedError {
         /// The index.
         index: Index,
     },
-    /// A command cannot be decoded: newer software has proposed it.
+    /// A command cannot be decoded: another version of the program has proposed it.
     Undecodable {
         /// Where.
         index: Index,
@@ -74,15 +74,7 @@ impl fmt::Display for CommittedError {
     }
 }
 
-impl std::error::Error for CommittedError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Undecodable { why, .. } => Some(why),
-            Self::Stopped(why) => Some(why),
-            Self::Compacted { .. } | Self::Unreadable { .. } => None,
-        }
-    }
-}
+impl std::error::Error for CommittedError {}
 
 impl<M: Machine> Handle<M> {
     /// The committed commands from index `from` on, as the log here has them: those that are there,
@@ -126,8 +118,8 @@ impl<M: Machine> Committed<M> {
             if let Ok(Ok(applied)) = tokio::time::timeout(LOOK, reached).await {
                 return Ok(*applied);
             }
-            if let Some(why) = self.shared.stopped.get() {
-                return Err(CommittedError::Stopped(why.clone()));
+            if let Some(why) = self.shared.stopped() {
+                return Err(CommittedError::Stopped(why));
             }
         }
     }
@@ -137,7 +129,8 @@ impl<M: Machine> Committed<M> {
         let stopped = || CommittedError::Stopped(self.shared.stop_reason());
         let log = self.shared.log().ok_or_else(stopped)?;
         let read = move || log.read(next, applied, READ_BYTES);
-        let entries = tokio::task::spawn_blocking(read).await.map_err(|_| stopped())?;
+        let entries = tokio::task::spawn_blocking(read).await;
+        let entries = entries.map_err(|_| CommittedError::Unreadable { index: next })?;
         let entries = entries.map_err(|why| match why {
             LoadError::Compacted => CommittedError::Compacted { index: next },
             LoadError::Unreadable => CommittedError::Unreadable { index: next },

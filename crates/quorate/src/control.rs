@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 
 pub(crate) enum Control {
     Status(oneshot::Sender<Status>),
-    /// Take a snapshot now; said when it is durable.
-    Snapshot(oneshot::Sender<bool>),
+    /// Take a snapshot now; said when it is durable, or why it is not.
+    Snapshot(oneshot::Sender<Result<(), String>>),
     /// Stop, without handing leadership over.
     Stop,
 }

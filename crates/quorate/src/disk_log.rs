@@ -14,6 +14,7 @@ use quorate_wal::{ChoreError, Progress, ReadError, Stopped, Wal, WriteError};
 
 use crate::error::StopReason;
 use crate::inbox::{Inbox, Report};
+use crate::panics::{reporting, unstarted};
 
 /// How long after the last sync the log is marked as whole.
 const MARK_AFTER: Duration = Duration::from_millis(100);
@@ -61,14 +62,18 @@ impl DiskLog {
     }
 
     /// Starts the thread.
-    pub(crate) fn run(&self, name: &str, inbox: Arc<Inbox>) -> std::io::Result<JoinHandle<()>> {
+    pub(crate) fn run(&self, name: &str, inbox: &Arc<Inbox>) -> std::io::Result<JoinHandle<()>> {
         let log = self.clone();
-        std::thread::Builder::new().name(format!("{name}-log")).spawn(move || {
-            let mut writer = Writer { log, inbox, dirty: None, idle: false };
+        let writing = Arc::clone(inbox);
+        let work = move || {
+            let mut writer = Writer { log, inbox: writing, dirty: None, idle: false };
             if let Err(why) = writer.run() {
                 writer.inbox.report(Report::Stop(StopReason::Disk { message: why }));
             }
-        })
+        };
+        let thread = std::thread::Builder::new().name(format!("{name}-log"));
+        let thread = thread.spawn(reporting("the thread that writes the log", inbox, work));
+        thread.map_err(unstarted)
     }
 
     fn push(&self, job: Job) {

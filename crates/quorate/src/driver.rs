@@ -31,10 +31,11 @@ use crate::machinist::{Machinist, Work};
 use crate::memory_log::MemoryLog;
 use crate::metrics::Counters;
 use crate::network::Network;
+use crate::panics::{caught_async, message_of, reporting};
 use crate::peers::Peers;
 use crate::replica::View;
 use crate::replies::{Refusal, Replies, ReplyTo};
-use crate::shared::{Freshness, Shared};
+use crate::shared::{Freshness, Matter, Shared};
 use crate::snapshot_file::Head;
 use crate::snapshots::Snapshots;
 
@@ -103,6 +104,8 @@ pub(crate) struct Driver {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) state: State,
+    /// The last field, so that the others are gone when it says that the node is.
+    pub(crate) ending: Ending,
 }
 
 /// What the driver itself has to remember.
@@ -123,7 +126,7 @@ pub(crate) struct State {
     failed: Option<StopReason>,
     no_space: bool,
     /// Who waits for the snapshot that is being made.
-    spool_waiting: Vec<oneshot::Sender<bool>>,
+    spool_waiting: Vec<oneshot::Sender<Result<(), String>>>,
     flush_at: Option<Time>,
     flushing: bool,
     look_at: Time,
@@ -141,12 +144,21 @@ struct Seen {
     term: Term,
     leader: (Option<NodeId>, Term),
     membership: Option<Arc<Membership>>,
+    /// The configuration from which this node is missing that was a member, until it has committed.
+    leaves_at: Option<Index>,
     applied: Index,
 }
 
 impl Driver {
     /// Runs until told to stop, or until going on is impossible.
     pub(crate) async fn run(mut self) {
+        if let Err(why) = caught_async("the node's own task", self.work()).await {
+            self.stop(why);
+        }
+        self.end().await;
+    }
+
+    async fn work(&mut self) {
         let inbox = Arc::clone(&self.shared.inbox);
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         // When the timer goes off, if it has not. One that goes off too early does no harm, and
@@ -186,7 +198,6 @@ impl Driver {
                 }
             }
         }
-        self.end().await;
     }
 
     fn deadline(&self) -> Time {
@@ -234,7 +245,7 @@ impl Driver {
         if self.state.flush_at.is_some_and(|at| at <= now) {
             self.state.flush_at = None;
             self.state.flushing = true;
-            self.work(Work::Flush);
+            self.give(Work::Flush);
         }
         if self.look_at() <= now {
             self.look(now);
@@ -259,9 +270,16 @@ impl Driver {
                 self.state.flushing = false;
                 self.node.step(now, Event::StateDurable(index));
             }
+            Report::Fetching { from, snapshot } => {
+                self.shared.tell(NodeEvent::SnapshotFetching { from, snapshot });
+            }
+            Report::FetchEnded { from, snapshot, complete } => {
+                self.shared.tell(NodeEvent::SnapshotFetched { from, snapshot, complete });
+            }
             Report::FetchFailed { from, snapshot, why } => {
                 Counters::add(&self.shared.counters.fetches_failed, 1);
-                self.shared.tell(NodeEvent::FetchFailed { from, snapshot, why });
+                let failed = NodeEvent::FetchFailed { from, snapshot, why };
+                self.shared.tell_again(&Matter::FetchFailed(from), failed);
             }
             Report::NoSpace(full) => {
                 self.state.no_space = full;
@@ -447,7 +465,7 @@ impl Driver {
                 Log::Memory(log) => log.compact(&start),
                 Log::Disk(log) => log.compact(start),
             },
-            Action::Spool => self.work(Work::View),
+            Action::Spool => self.give(Work::View),
             Action::Fetch { from, snapshot } => self.network.fetch(from, snapshot),
             Action::Install(install) => {
                 let (done, restored) = mpsc::channel();
@@ -464,7 +482,7 @@ impl Driver {
                     }
                     Log::Disk(log) => log.install(install.clone(), restored),
                 }
-                self.work_aside(Work::Install(install, done));
+                self.give_aside(Work::Install(install, done));
             }
             Action::Notice(notice) => self.notice(notice),
             Action::Stop => {
@@ -515,7 +533,7 @@ impl Driver {
     }
 
     /// Something for the state machine, in order with what it was given before.
-    fn work(&mut self, work: Work) {
+    fn give(&mut self, work: Work) {
         match &self.apply_thread {
             Some((thread, _)) => {
                 let _ = thread.send(work);
@@ -530,16 +548,17 @@ impl Driver {
 
     /// The same for something that takes long; nothing is given to the state machine until it is
     /// done.
-    fn work_aside(&mut self, work: Work) {
+    fn give_aside(&mut self, work: Work) {
         if self.apply_thread.is_some() {
-            return self.work(work);
+            return self.give(work);
         }
         let machinist = self.machinist.share();
-        tokio::task::spawn_blocking(move || {
+        let work = move || {
             if let Err(why) = machinist.work(work) {
                 machinist.inbox.report(Report::Stop(why));
             }
-        });
+        };
+        tokio::task::spawn_blocking(reporting("an installation", &self.shared.inbox, work));
     }
 
     fn load(&self, load: Load) {
@@ -550,7 +569,10 @@ impl Driver {
         };
         match &self.log {
             Log::Memory(_) => read(),
-            Log::Disk(_) => drop(tokio::task::spawn_blocking(read)),
+            Log::Disk(_) => {
+                let read = reporting("a read of the log", &self.shared.inbox, read);
+                drop(tokio::task::spawn_blocking(read));
+            }
         }
     }
 
@@ -559,7 +581,8 @@ impl Driver {
     fn spool(&mut self, view: View) {
         let meta = self.node.raft().snapshot_meta(view.at.index);
         let Some(meta) = meta.filter(|meta| meta.id == view.at && meta.id != LogId::ZERO) else {
-            return self.shared.inbox.report(Report::Spooled(None));
+            let why = "there is nothing new to be written".to_owned();
+            return self.shared.inbox.report(Report::Spooled(Err(why)));
         };
         let cluster = self.node.raft().config().cluster;
         let sessions = view.sessions.clone().into();
@@ -571,27 +594,36 @@ impl Driver {
                 snapshots.write(&head, view)
             }));
             inbox.report(match written {
-                Ok(written) => Report::Spooled(written.ok().map(|bytes| (id, bytes))),
+                Ok(written) => Report::Spooled(match written {
+                    Ok(bytes) => Ok((id, bytes)),
+                    Err(error) => Err(error.to_string()),
+                }),
                 Err(panic) => Report::Stop(StopReason::Panicked {
                     operation: "writing a snapshot",
-                    message: crate::replica::message_of(&*panic),
+                    message: message_of(&*panic),
                 }),
             });
         });
     }
 
-    fn spooled(&mut self, now: Time, result: Option<(LogId, u64)>) {
+    fn spooled(&mut self, now: Time, result: Result<(LogId, u64), String>) {
         for waiting in self.state.spool_waiting.drain(..) {
-            let _ = waiting.send(result.is_some());
+            let _ = waiting.send(result.clone().map(|_| ()));
         }
-        if let Some((at, bytes)) = result {
-            Counters::add(&self.shared.counters.snapshots_taken, 1);
-            self.shared.tell(NodeEvent::SnapshotTaken { at, bytes });
-        } else {
-            Counters::add(&self.shared.counters.snapshots_failed, 1);
-            self.shared.tell(NodeEvent::SnapshotFailed);
+        let taken = result.as_ref().ok().map(|(at, _)| *at);
+        match result {
+            Ok((at, bytes)) => {
+                Counters::add(&self.shared.counters.snapshots_taken, 1);
+                self.shared.over(&Matter::SnapshotFailed);
+                self.shared.tell(NodeEvent::SnapshotTaken { at, bytes });
+            }
+            Err(why) => {
+                Counters::add(&self.shared.counters.snapshots_failed, 1);
+                let failed = NodeEvent::SnapshotFailed { why };
+                self.shared.tell_again(&Matter::SnapshotFailed, failed);
+            }
         }
-        self.node.step(now, Event::Spooled(result.map(|(at, _)| at)));
+        self.node.step(now, Event::Spooled(taken));
     }
 
     fn stored(&mut self, seq: Seq) {
@@ -604,10 +636,13 @@ impl Driver {
     // ---- what others want to know ----
 
     fn notice(&self, notice: Notice) {
-        self.shared.tell(match notice {
-            Notice::SteppedDown { term, why } => NodeEvent::SteppedDown { term, why },
-            other => NodeEvent::Notice(other),
-        });
+        match (Matter::of_notice(&notice), notice) {
+            (Some(matter), notice) => self.shared.tell_again(&matter, NodeEvent::Notice(notice)),
+            (None, Notice::SteppedDown { term, why }) => {
+                self.shared.tell(NodeEvent::SteppedDown { term, why });
+            }
+            (None, notice) => self.shared.tell(NodeEvent::Notice(notice)),
+        }
     }
 
     fn tell(&mut self, now: Time) {
@@ -650,10 +685,19 @@ impl Driver {
             self.network.set_peers(&state.peers);
         }
         if !seen.membership.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, membership)) {
-            seen.membership = Some(Arc::clone(membership));
+            let before = seen.membership.replace(Arc::clone(membership));
             let (membership, at) = (Arc::clone(membership), raft.status().membership_index);
+            if membership.contains(shared.id) {
+                seen.leaves_at = None;
+            } else if before.is_some_and(|before| before.contains(shared.id)) {
+                seen.leaves_at = Some(at);
+            }
             shared.membership.send_replace(Arc::clone(&membership));
             shared.tell(NodeEvent::Membership { membership, at });
+        }
+        if let Some(at) = seen.leaves_at.take_if(|at| *at <= raft.commit_index()) {
+            let _ = shared.removed.set(at);
+            shared.tell(NodeEvent::Removed { at });
         }
     }
 
@@ -688,10 +732,11 @@ impl Driver {
 
     async fn end(self) {
         let Self { shared, apply_thread, log, log_thread, network, machinist, state, .. } = self;
+        let mut ending = self.ending;
         let why = state.stop.unwrap_or(StopReason::Requested);
-        let _ = shared.stopped.set(why.clone());
-        shared.forget_log();
-        network.close().await;
+        ending.stop(why.clone());
+        // A network that panics is closed as far as it can be.
+        let _ = caught_async("the network", network.close()).await;
         shared.asks.close();
         shared.inbox.close();
         // Whoever waits is told that nobody answers, and asks why.
@@ -713,7 +758,40 @@ impl Driver {
             drop(log);
         });
         let _ = threads.await;
-        shared.tell(NodeEvent::Stopped(why));
-        shared.ended.send_replace(true);
+        drop(ending);
+    }
+}
+
+/// However the driver ends, by a panic or with its runtime too, nobody waits for it in vain, and the
+/// log's thread ends.
+pub(crate) struct Ending {
+    shared: Arc<Shared>,
+    log: Option<Log>,
+    why: StopReason,
+}
+
+impl Ending {
+    pub(crate) fn new(shared: Arc<Shared>, log: Log) -> Self {
+        Self { shared, log: Some(log), why: StopReason::RuntimeEnded }
+    }
+
+    /// From now on the node has stopped; its log is let go of.
+    fn stop(&mut self, why: StopReason) {
+        self.shared.set_stopped(&why);
+        self.shared.forget_log();
+        self.why = why;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.stop(self.why.clone());
+        self.shared.asks.close();
+        self.shared.inbox.close();
+        if let Some(Log::Disk(log)) = self.log.take() {
+            log.stop();
+        }
+        self.shared.tell(NodeEvent::Stopped(self.why.clone()));
+        self.shared.ended.send_replace(true);
     }
 }

@@ -1,4 +1,7 @@
 //! What can go wrong, and what is true then.
+//!
+//! What an error prints is complete, its cause included; [`source`](std::error::Error::source) goes on
+//! behind that, so whoever prints the whole chain reads nothing twice.
 
 use std::fmt;
 use std::io;
@@ -29,8 +32,10 @@ pub enum StopReason {
         /// What it said.
         message: String,
     },
-    /// A committed command cannot be decoded: software that is newer than this one has proposed it.
-    /// Going on without it would make this member differ from the others. Upgrade this node.
+    /// A committed command cannot be decoded: another version of the program has proposed it. Going on
+    /// without it would make this member differ from the others. If that version is newer, upgrade this
+    /// node. If it is older, the commands' form was changed in a way that their encoding does not allow
+    /// (see [`Codec`](crate::Codec)): go back to the program that wrote them, or read both forms.
     Undecodable {
         /// The entry.
         index: Index,
@@ -42,11 +47,15 @@ pub enum StopReason {
         /// What failed.
         message: String,
     },
-    /// A part of the library itself panicked; please report it.
+    /// A part of the library itself panicked; please report it. If the network or the disk is yours,
+    /// the panic may be, too.
     Internal {
-        /// What the panic said.
+        /// Which part, and what the panic said.
         message: String,
     },
+    /// The tokio runtime in which the node was started does not run any more. Next time, stop the node
+    /// first.
+    RuntimeEnded,
 }
 
 impl fmt::Display for StopReason {
@@ -60,10 +69,16 @@ impl fmt::Display for StopReason {
                 write!(f, "the state machine failed in {operation}: {message}")
             }
             Self::Undecodable { index, message } => {
-                write!(f, "the command at index {index} {message}; upgrade this node")
+                write!(
+                    f,
+                    "the command at index {index} {message}; another version of the program wrote it: \
+                     upgrade this node if that one is newer, and if it is older, make this one read what \
+                     it wrote"
+                )
             }
             Self::Disk { message } => write!(f, "the disk failed: {message}"),
             Self::Internal { message } => write!(f, "internal error: {message}"),
+            Self::RuntimeEnded => f.write_str("the runtime of the node has ended"),
         }
     }
 }
@@ -174,15 +189,7 @@ impl fmt::Display for ProposeError {
     }
 }
 
-impl std::error::Error for ProposeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Stopped(why) => Some(why),
-            Self::Reply { why, .. } => Some(why),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for ProposeError {}
 
 /// Why a command of a session has no reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -229,16 +236,7 @@ impl fmt::Display for SessionError {
     }
 }
 
-impl std::error::Error for SessionError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Refused(why) => Some(why),
-            Self::Stopped(why) => Some(why),
-            Self::Reply { why } => Some(why),
-            Self::Expired { .. } | Self::TimedOut => None,
-        }
-    }
-}
+impl std::error::Error for SessionError {}
 
 /// Why a read was not served. Nothing was changed; any of them may be retried.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -289,15 +287,7 @@ impl fmt::Display for ReadError {
     }
 }
 
-impl std::error::Error for ReadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::NoLease { why } => Some(why),
-            Self::Stopped(why) => Some(why),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for ReadError {}
 
 /// Why a node did not start. Nothing was changed on disk, but for what a failed write may leave.
 #[derive(Debug)]
@@ -309,9 +299,16 @@ pub enum StartError {
         why: String,
     },
     /// The log cannot be opened.
-    Log(quorate_wal::OpenError),
+    Log {
+        /// Where it is.
+        directory: String,
+        /// What is wrong; files are named as they are called there.
+        why: quorate_wal::OpenError,
+    },
     /// The log is damaged. Replace this node: remove it, and add it under a new id.
     Damaged {
+        /// Where it is.
+        directory: String,
         /// What is damaged, as the log tells it.
         damage: Vec<String>,
     },
@@ -328,12 +325,15 @@ pub enum StartError {
     Machine(StopReason),
     /// The log could not be written.
     Disk {
+        /// Where it is.
+        directory: String,
         /// What failed.
         why: String,
     },
     /// The transport could not start: most likely the address is in use.
     Transport(quorate_transport::StartError),
-    /// A file or a socket could not be had.
+    /// Something of the system could not be had: a directory, a file, a thread. What it prints names
+    /// it.
     Io(io::Error),
 }
 
@@ -341,12 +341,16 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setting { why } => f.write_str(why),
-            Self::Log(why) => why.fmt(f),
-            Self::Damaged { damage } => write!(f, "the log is damaged: {}", damage.join("; ")),
+            Self::Log { directory, why } => write!(f, "the log in `{directory}`: {why}"),
+            Self::Damaged { directory, damage } => {
+                write!(f, "the log in `{directory}` is damaged: {}", damage.join("; "))
+            }
             Self::Recovered(why) => why.fmt(f),
             Self::Snapshot { file, why } => write!(f, "snapshot `{file}`: {why}"),
             Self::Machine(why) => why.fmt(f),
-            Self::Disk { why } => f.write_str(why),
+            Self::Disk { directory, why } => {
+                write!(f, "the log in `{directory}` cannot be written: {why}")
+            }
             Self::Transport(why) => why.fmt(f),
             Self::Io(why) => why.fmt(f),
         }
@@ -356,11 +360,8 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Log(why) => Some(why),
-            Self::Recovered(why) => Some(why),
-            Self::Machine(why) => Some(why),
-            Self::Transport(why) => Some(why),
-            Self::Io(why) => Some(why),
+            Self::Transport(why) => why.source(),
+            Self::Io(why) => why.source(),
             _ => None,
         }
     }

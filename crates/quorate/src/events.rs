@@ -49,11 +49,46 @@ pub enum NodeEvent {
         bytes: u64,
     },
     /// No snapshot could be written; the log grows until one can.
-    SnapshotFailed,
+    SnapshotFailed {
+        /// Why.
+        why: String,
+    },
     /// A snapshot of another node has replaced this node's state.
     SnapshotInstalled {
         /// Up to where.
         at: LogId,
+    },
+    /// A snapshot of another node begins to be fetched.
+    SnapshotFetching {
+        /// From whom.
+        from: NodeId,
+        /// Which one.
+        snapshot: LogId,
+    },
+    /// That has ended.
+    SnapshotFetched {
+        /// From whom.
+        from: NodeId,
+        /// Which one.
+        snapshot: LogId,
+        /// Whether all of it is here. If not, it broke off, or is not wanted any more.
+        complete: bool,
+    },
+    /// A peer begins to fetch a snapshot of this node, or goes on after a break.
+    SnapshotSending {
+        /// Who.
+        to: NodeId,
+        /// Which one.
+        snapshot: LogId,
+    },
+    /// That has ended.
+    SnapshotSent {
+        /// Who.
+        to: NodeId,
+        /// Which one.
+        snapshot: LogId,
+        /// Whether it was read to its end.
+        complete: bool,
     },
     /// A snapshot of another node could not be fetched. What has arrived is kept, and it is asked for
     /// again as long as it is needed.
@@ -94,8 +129,28 @@ pub enum NodeEvent {
         /// Who.
         peer: NodeId,
     },
-    /// News of the transport: connections made and lost, refusals.
+    /// News of the transport: connections made and lost, refusals, peers that cannot be reached.
     Transport(Note),
+    /// A peer of which it was told that it cannot be reached is connected.
+    Reached {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The cluster has committed a configuration without this node, which was a member: nobody listens
+    /// to it any more. Stop it, and delete its directory; its id is never used again.
+    Removed {
+        /// Where that configuration stands in the log.
+        at: Index,
+    },
+    /// Something happens again and again that was told before: a peer that is refused at each attempt,
+    /// say, or that cannot be reached. Such things are told at once, again after ten seconds, and then
+    /// after twice as long each time, up to an hour.
+    Repeated {
+        /// What has happened, as it was the last time.
+        event: Box<NodeEvent>,
+        /// How often since it was told last.
+        times: u64,
+    },
     /// Something that an operator should see, as the core says it.
     Notice(Notice),
     /// The node has stopped. Nothing follows.
@@ -113,8 +168,26 @@ impl fmt::Display for NodeEvent {
             Self::SteppedDown { term, why } => write!(f, "gave up leading term {term}: {why}"),
             Self::Membership { membership, at } => write!(f, "members: {membership} (index {at})"),
             Self::SnapshotTaken { at, bytes } => write!(f, "snapshot {at} of {bytes} bytes"),
-            Self::SnapshotFailed => f.write_str("no snapshot could be written"),
+            Self::SnapshotFailed { why } => write!(f, "no snapshot could be written: {why}"),
             Self::SnapshotInstalled { at } => write!(f, "installed snapshot {at}"),
+            Self::SnapshotFetching { from, snapshot } => {
+                write!(f, "fetches snapshot {snapshot} from node {from}")
+            }
+            Self::SnapshotFetched { from, snapshot, complete: true } => {
+                write!(f, "fetched snapshot {snapshot} from node {from}")
+            }
+            Self::SnapshotFetched { from, snapshot, complete: false } => {
+                write!(f, "stopped fetching snapshot {snapshot} from node {from}")
+            }
+            Self::SnapshotSending { to, snapshot } => {
+                write!(f, "sends snapshot {snapshot} to node {to}")
+            }
+            Self::SnapshotSent { to, snapshot, complete: true } => {
+                write!(f, "sent snapshot {snapshot} to node {to}")
+            }
+            Self::SnapshotSent { to, snapshot, complete: false } => {
+                write!(f, "stopped sending snapshot {snapshot} to node {to}")
+            }
             Self::FetchFailed { from, snapshot, why } => {
                 write!(f, "snapshot {snapshot} could not be fetched from node {from}: {why}")
             }
@@ -125,6 +198,11 @@ impl fmt::Display for NodeEvent {
             Self::PeerSilent { peer } => write!(f, "node {peer} is silent"),
             Self::PeerBack { peer } => write!(f, "node {peer} answers again"),
             Self::Transport(note) => write_note(f, note),
+            Self::Reached { peer } => write!(f, "node {peer} is reached again"),
+            Self::Removed { at } => {
+                write!(f, "this node was removed from the cluster at index {at}")
+            }
+            Self::Repeated { event, times } => write!(f, "{event} ({times} times since last told)"),
             Self::Notice(notice) => notice.fmt(f),
             Self::Stopped(why) => write!(f, "stopped: {why}"),
         }
@@ -142,6 +220,9 @@ fn write_note(f: &mut fmt::Formatter<'_>, note: &Note) -> fmt::Result {
         }
         Note::RefusedBy { peer, address, refusal } => {
             write!(f, "refused by node {peer} at {address}: {refusal}")
+        }
+        Note::Unreachable { peer, address, why } => {
+            write!(f, "cannot reach node {peer} at {address}: {why}")
         }
         other => write!(f, "{other:?}"),
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_node::sessions::Response;
-use quorate_node::{Executed, ReadFailure, Request};
+use quorate_node::{Executed, Request};
 use quorate_raft::{Index, LogId, Membership, NodeId, ReadMode, Status, Term, Time};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::builder::{Builder, Tuning};
+use crate::builder::{AddressOf, Builder, Tuning};
 use crate::clock;
 use crate::codec::{Codec, CodecError};
 use crate::control::Control;
@@ -99,6 +99,8 @@ pub(crate) struct Limits {
     pub(crate) sessions_max: u32,
     pub(crate) read_wait: Duration,
     pub(crate) election_timeout: Duration,
+    /// Finds addresses that TCP is to dial.
+    pub(crate) dialled: Option<AddressOf>,
 }
 
 impl<M: Machine> Clone for Handle<M> {
@@ -227,13 +229,19 @@ impl ProposeError {
 }
 
 impl<M: Machine> Handle<M> {
-    pub(crate) fn new(shared: Arc<Shared>, replica: Arc<Replica<M>>, tuning: &Tuning) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        replica: Arc<Replica<M>>,
+        tuning: &Tuning,
+        dialled: Option<AddressOf>,
+    ) -> Self {
         let limits = Limits {
             leader_wait: tuning.leader_wait,
             session_wait: tuning.session_wait,
             sessions_max: tuning.sessions_max,
             read_wait: Duration::from_micros(tuning.node.read_wait_us),
             election_timeout: Duration::from_micros(tuning.core.election_timeout_max_us),
+            dialled,
         };
         Self { shared, replica, limits }
     }
@@ -306,7 +314,8 @@ impl<M: Machine> Handle<M> {
             Ok(at) => Ok(Pending { at, outcome, machine: std::marker::PhantomData }),
             Err(_) => Err(match outcome.await {
                 Ok(Err(refusal)) => ProposeError::of_refusal(refusal),
-                Ok(Ok(_)) | Err(_) => self.stopped_proposal(),
+                Ok(Ok(executed)) => ProposeError::OutcomeUnknown { at: Some(executed.at) },
+                Err(_) => ProposeError::Stopped(self.shared.why_unanswered().await),
             }),
         }
     }
@@ -441,8 +450,8 @@ impl<M: Machine> Handle<M> {
     }
 
     fn look<T>(&self, look: impl FnOnce(&M::Data) -> T) -> Result<T, ReadError> {
-        if let Some(why) = self.shared.stopped.get() {
-            return Err(ReadError::Stopped(why.clone()));
+        if let Some(why) = self.shared.stopped() {
+            return Err(ReadError::Stopped(why));
         }
         self.replica.read(look).ok_or_else(|| ReadError::Stopped(self.shared.stop_reason()))
     }
@@ -475,13 +484,14 @@ impl<M: Machine> Handle<M> {
 
     async fn request_read(&self, request: Request) -> Result<(), ReadError> {
         let (to, answer) = oneshot::channel();
-        let stopped = || ReadError::Stopped(self.shared.stop_reason());
         self.shared.inbox.request(request, ReplyTo::Read(to)).map_err(|refused| match refused {
             Refused::Full => ReadError::Busy,
-            Refused::Closed => stopped(),
+            Refused::Closed => ReadError::Stopped(self.shared.stop_reason()),
         })?;
-        let result: Result<Index, ReadFailure> = answer.await.map_err(|_| stopped())?;
-        result.map(|_| ()).map_err(ReadError::of)
+        match answer.await {
+            Ok(result) => result.map(|_: Index| ()).map_err(ReadError::of),
+            Err(_) => Err(ReadError::Stopped(self.shared.why_unanswered().await)),
+        }
     }
 
     async fn wait_applied(&self, index: Index) -> Result<(), ReadError> {
@@ -495,8 +505,8 @@ impl<M: Machine> Handle<M> {
             if let Ok(Ok(_)) = tokio::time::timeout_at(until, reached).await {
                 return Ok(());
             }
-            if let Some(why) = self.shared.stopped.get() {
-                return Err(ReadError::Stopped(why.clone()));
+            if let Some(why) = self.shared.stopped() {
+                return Err(ReadError::Stopped(why));
             }
             if Instant::now() >= deadline {
                 return Err(ReadError::TimedOut { index });
@@ -535,8 +545,11 @@ impl<M: Machine> Handle<M> {
     /// When the node does not run.
     pub async fn status(&self) -> Result<Status, StopReason> {
         let (to, status) = oneshot::channel();
-        let _ = self.shared.inbox.control(Control::Status(to));
-        status.await.map_err(|_| self.shared.stop_reason())
+        self.control(Control::Status(to)).await;
+        match status.await {
+            Ok(status) => Ok(status),
+            Err(_) => Err(self.shared.why_unanswered().await),
+        }
     }
 
     /// Who leads, and in which term, as far as this node knows.
@@ -556,8 +569,8 @@ impl<M: Machine> Handle<M> {
             if let (Some(leader), _) = *leader.borrow_and_update() {
                 return Ok(leader);
             }
-            if let Some(why) = self.shared.stopped.get() {
-                return Err(why.clone());
+            if let Some(why) = self.shared.stopped() {
+                return Err(why);
             }
             let _ = tokio::time::timeout(Duration::from_millis(50), leader.changed()).await;
         }
@@ -567,6 +580,14 @@ impl<M: Machine> Handle<M> {
     #[must_use]
     pub fn membership(&self) -> Arc<Membership> {
         Arc::clone(&self.shared.membership.borrow())
+    }
+
+    /// Where the configuration stands in the log that has removed this node, once it is committed and
+    /// known here. A node that was down meanwhile learns it only from the refusals of the others, which
+    /// are [events](Self::events).
+    #[must_use]
+    pub fn removed(&self) -> Option<Index> {
+        self.shared.removed.get().copied()
     }
 
     /// The highest index that the state machine here has applied.
@@ -588,6 +609,12 @@ impl<M: Machine> Handle<M> {
         self.shared.log()?.metrics()
     }
 
+    /// How the connections to the other members stand, and what has passed through them. Empty inside one process.
+    #[must_use]
+    pub fn peers(&self) -> Vec<quorate_transport::PeerStatus> {
+        self.shared.asks.peers()
+    }
+
     /// Listens to what happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {
@@ -603,18 +630,17 @@ impl<M: Machine> Handle<M> {
     /// written, or the node does not run.
     pub async fn snapshot(&self) -> std::io::Result<()> {
         let (to, done) = oneshot::channel();
-        let _ = self.shared.inbox.control(Control::Snapshot(to));
+        self.control(Control::Snapshot(to)).await;
         match done.await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(std::io::Error::other("no snapshot was taken")),
-            Err(_) => Err(std::io::Error::other(self.shared.stop_reason())),
+            Ok(taken) => taken.map_err(std::io::Error::other),
+            Err(_) => Err(std::io::Error::other(self.shared.why_unanswered().await)),
         }
     }
 
     /// Why the node does not run any more; `None` while it does.
     #[must_use]
     pub fn stop_reason(&self) -> Option<StopReason> {
-        self.shared.stopped.get().cloned()
+        self.shared.stopped()
     }
 
     /// Waits until the node has stopped and all its threads have ended.
@@ -625,8 +651,18 @@ impl<M: Machine> Handle<M> {
     }
 
     async fn stop(&self) {
-        let _ = self.shared.inbox.control(Control::Stop);
+        self.control(Control::Stop).await;
         self.stopped().await;
+    }
+
+    /// Asks the driver for something, once there is room for it. A node that has stopped lets go of
+    /// whoever waits for an answer.
+    async fn control(&self, mut control: Control) {
+        const PAUSE: Duration = Duration::from_millis(1);
+        while let Err((Refused::Full, refused)) = self.shared.inbox.control(control) {
+            tokio::time::sleep(PAUSE).await;
+            control = refused;
+        }
     }
 }
 

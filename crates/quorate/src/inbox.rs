@@ -28,11 +28,22 @@ pub(crate) struct Arrivals {
 pub(crate) enum Report {
     Event(Event),
     /// A view was written into a snapshot that is finished and durable, or not.
-    Spooled(Option<(LogId, u64)>),
+    Spooled(Result<(LogId, u64), String>),
     /// The state machine's data, to be written into a snapshot.
     View(View),
     /// A durable state machine has made its data durable up to here.
     Flushed(Index),
+    /// A peer's snapshot begins to be received.
+    Fetching {
+        from: NodeId,
+        snapshot: LogId,
+    },
+    /// It was received, or not.
+    FetchEnded {
+        from: NodeId,
+        snapshot: LogId,
+        complete: bool,
+    },
     /// A peer's snapshot was not received. It is asked for again as long as it is needed.
     FetchFailed {
         from: NodeId,
@@ -198,14 +209,16 @@ impl Inbox {
         self.report(Report::Event(event));
     }
 
-    /// Something that a handle wants to know or to have done.
-    pub(crate) fn control(&self, control: Control) -> Result<(), Refused> {
+    /// Something that a handle wants to know or to have done; what is not taken is given back.
+    pub(crate) fn control(&self, control: Control) -> Result<(), (Refused, Control)> {
         let mut inner = self.lock();
         if inner.closed {
-            return Err(Refused::Closed);
+            return Err((Refused::Closed, control));
         }
-        if inner.arrivals.controls.len() >= self.limits.requests_max {
-            return Err(Refused::Full);
+        // There is always room for the end.
+        let full = inner.arrivals.controls.len() >= self.limits.requests_max;
+        if full && !matches!(control, Control::Stop) {
+            return Err((Refused::Full, control));
         }
         inner.arrivals.controls.push(control);
         Self::wake(inner);

@@ -8,6 +8,19 @@
 //! Log, network, snapshots, membership changes, linearizable reads and exactly-once sessions are
 //! included. What you write is one trait with three methods.
 //!
+//! # Add it
+//!
+//! ```toml
+//! [dependencies]
+//! quorate = "0.1"
+//! serde = { version = "1", features = ["derive"] }    # commands and replies are what serde can write
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
+//!
+//! From a checkout, it is `quorate = { path = "quorate/crates/quorate" }`. Rust 1.90 or later; nothing of
+//! it is built by anything but Cargo. Without the feature `postcard`, on by default, serde is not needed:
+//! commands and replies then implement [`Codec`].
+//!
 //! # Run it
 //!
 //! ```
@@ -70,6 +83,32 @@
 //! # }
 //! ```
 //!
+//! All of them are started with the same list; the ids are yours to choose, once and for ever. Nodes that
+//! were given different lists refuse each other, and say so in [`events`](Handle::events), as do nodes
+//! whose addresses are wrong. So write the events to your log from the first line on:
+//!
+//! ```
+//! # use quorate::{Handle, Heard, Machine};
+//! # fn listen<M: Machine>(node: &Handle<M>) {
+//! let mut events = node.events();
+//! tokio::spawn(async move {
+//!     while let Some(heard) = events.next().await {
+//!         match heard {
+//!             Heard::Event(event) => eprintln!("quorate: {event}"),
+//!             Heard::Missed(count) => eprintln!("quorate: {count} events missed"),
+//!         }
+//!     }
+//! });
+//! # }
+//! ```
+//!
+//! **Give the cluster a name** with [`cluster`](Builder::cluster) as soon as there is, or may ever be, a
+//! second one that could reach its addresses: staging beside production, two services on the same
+//! hosts, a test that was left running. Nodes of clusters with different names refuse each other, so an
+//! address in the wrong file costs an event, not your data. Clusters without a name are all called
+//! "quorate". The name is written into the data directory and cannot be changed later; messages show it as
+//! a number in hexadecimal, which is made of it.
+//!
 //! `examples/counter.rs` is the first of these with disks: run it twice, and the counter goes on.
 //! `examples/kv.rs` is the second: a key-value store over HTTP, to play with through `curl`.
 //!
@@ -100,7 +139,82 @@
 //! quorate::testing::check_state_machine(Counter::default, vec![1, 2, 3, 40]);
 //! ```
 //!
-//! Commands and replies are whatever serde can write, or what implements [`Codec`].
+//! Commands and replies are whatever serde can write, or what implements [`Codec`]. Most machines have
+//! several commands, which are variants of an enum; what a command cannot do is a *reply*:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::io::{self, Read};
+//!
+//! use quorate::{InProcess, Node, Snapshot, StateMachine};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, Debug)]
+//! enum Command {
+//!     Deposit { account: String, cents: u64 },
+//!     Transfer { from: String, to: String, cents: u64 },
+//!     // New ones are added here, at the end, and proposed once all members understand them.
+//! }
+//!
+//! #[derive(Serialize, Deserialize, PartialEq, Debug)]
+//! enum Reply {
+//!     Balance(u64),
+//!     TooLittle { balance: u64 },
+//! }
+//!
+//! /// Balances, by account: in a `BTreeMap`, since its order is the same on every member.
+//! #[derive(Default)]
+//! struct Bank(BTreeMap<String, u64>);
+//!
+//! impl Bank {
+//!     fn carry_out(&mut self, command: Command) -> Reply {
+//!         match command {
+//!             Command::Deposit { account, cents } => {
+//!                 let balance = self.0.entry(account).or_default();
+//!                 *balance += cents;
+//!                 Reply::Balance(*balance)
+//!             }
+//!             Command::Transfer { from, to, cents } => {
+//!                 let balance = self.0.get(&from).copied().unwrap_or_default();
+//!                 let Some(rest) = balance.checked_sub(cents) else {
+//!                     return Reply::TooLittle { balance };
+//!                 };
+//!                 self.0.insert(from, rest);
+//!                 *self.0.entry(to).or_default() += cents;
+//!                 Reply::Balance(rest)
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! impl StateMachine for Bank {
+//!     type Command = Command;
+//!     type Reply = Reply;
+//!
+//!     fn apply(&mut self, commands: Vec<Command>) -> Vec<Reply> {
+//!         commands.into_iter().map(|command| self.carry_out(command)).collect()
+//!     }
+//!     fn snapshot(&self) -> Snapshot {
+//!         Snapshot::of(self.0.clone())
+//!     }
+//!     fn restore(&mut self, snapshot: &mut dyn Read) -> io::Result<()> {
+//!         self.0 = quorate::read_snapshot(snapshot)?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let builder = Node::builder(1, Bank::default()).in_memory().members([(1, "")]);
+//! let node = builder.in_process(&InProcess::new()).start().await?;
+//! let deposit = Command::Deposit { account: "ann".to_owned(), cents: 500 };
+//! assert_eq!(node.propose(deposit).await?, Reply::Balance(500));
+//! let transfer = Command::Transfer { from: "ann".to_owned(), to: "bob".to_owned(), cents: 700 };
+//! assert_eq!(node.propose(transfer).await?, Reply::TooLittle { balance: 500 });
+//! # node.stop().await;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Proposing
 //!
@@ -147,7 +261,8 @@
 //! with [`catch_up`](Handle::catch_up) to see how far it is. [`remove`](Handle::remove) and
 //! [`replace`](Handle::replace) do what they say, and [`change`](Handle::change) any combination at
 //! once. A change that makes no sense, or that would stop the cluster, is refused, and the error
-//! says what it would do to the number of failures that the cluster survives.
+//! says what it would do to the number of failures that the cluster survives. A member that is removed
+//! hears of it ([`NodeEvent::Removed`], [`removed`](Handle::removed)): stop it then.
 //!
 //! **A data directory is a node.** One that lost it (a wiped disk) has forgotten what it promised
 //! and comes back under a *new* id: `replace(old, new, address)`.
@@ -165,8 +280,8 @@
 //!   restarts. [`transfer`](Handle::transfer) does only the first half.
 //! * [`status`](Handle::status) is everything worth seeing at one moment, [`metrics`](Handle::metrics)
 //!   are counters, [`events`](Handle::events) tell what happens: roles, leaders, members, snapshots,
-//!   stalled disks, silent peers, refused strangers. A slow listener loses the oldest events and is
-//!   told how many.
+//!   stalled disks, silent peers, refused strangers, addresses where nobody is. What happens again and
+//!   again is told at growing intervals. A slow listener loses the oldest events and is told how many.
 //! * Everything that queues is bounded. Overload is answered with [`Busy`](ProposeError::Busy), not
 //!   with memory: a node has at most [`requests_max`](Builder::requests_max) requests under way
 //!   (65,536, less than a KiB each besides their commands), and three times `unapplied_bytes_max`
@@ -188,6 +303,7 @@
 //! | a disk stalls | a leader gives up leadership, and says so |
 //! | a log is damaged | that node does not start, and says where: [`StartError::Damaged`] |
 //! | your state machine panics | that node stops: [`StopReason::Panicked`]; its directory stays usable |
+//! | anything else panics | the same, with [`StopReason::Internal`]; whoever waits gets an error |
 //! | a node is suspended and wakes up | its lease is over: the clock counts suspended time |
 //!
 //! # What is not provided
@@ -198,6 +314,7 @@
 //! * Transactions over several clusters, and sharding.
 //! * Repair of a damaged log from peers: replace the node.
 
+mod addresses;
 mod asks;
 mod builder;
 mod clock;
@@ -217,9 +334,11 @@ mod members;
 mod memory_log;
 mod metrics;
 mod network;
+mod panics;
 mod peers;
 mod recovery;
 mod remote;
+mod repeats;
 mod replica;
 mod replies;
 mod seed;
@@ -229,6 +348,7 @@ mod snapshot_file;
 mod snapshots;
 pub mod testing;
 
+pub use addresses::AddressError;
 pub use asks::AskError;
 pub use builder::{Apply, Builder, Tuning};
 pub use codec::{Codec, CodecError, Raw};
@@ -266,7 +386,9 @@ pub mod core {
 
 /// The log on disk: the disks that it can be given, what its opening may find, and what it has done.
 pub mod wal {
-    pub use quorate_wal::{Disk, Histogram, MemoryDisk, Metrics, OpenError, RealDisk};
+    pub use quorate_wal::{
+        Disk, DiskLock, Histogram, LockError, MemoryDisk, Metrics, OpenError, RealDisk,
+    };
 }
 
 /// How peers reach each other: the settings of TCP, and the trait of a transport of your own, with

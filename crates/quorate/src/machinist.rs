@@ -15,7 +15,8 @@ use quorate_raft::{Entry, Index, Install};
 use crate::durable::{Flush, FlushJob};
 use crate::error::StopReason;
 use crate::inbox::{Inbox, Report};
-use crate::replica::{Replicated, message_of};
+use crate::panics::{message_of, reporting, unstarted};
+use crate::replica::Replicated;
 use crate::snapshot_file::sessions_of;
 use crate::snapshots::Snapshots;
 
@@ -58,15 +59,17 @@ impl Machinist {
     /// Starts a thread that does what is sent to it, until the sender is dropped or it fails.
     pub(crate) fn run(self, name: &str) -> io::Result<(mpsc::Sender<Work>, JoinHandle<()>)> {
         let (sender, receiver) = mpsc::channel();
-        let thread =
-            std::thread::Builder::new().name(format!("{name}-apply")).spawn(move || {
-                while let Ok(work) = receiver.recv() {
-                    if let Err(why) = self.work(work) {
-                        self.inbox.report(Report::Stop(why));
-                        return;
-                    }
+        let inbox = Arc::clone(&self.inbox);
+        let work = move || {
+            while let Ok(work) = receiver.recv() {
+                if let Err(why) = self.work(work) {
+                    return self.inbox.report(Report::Stop(why));
                 }
-            })?;
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("{name}-apply"));
+        let thread = thread.spawn(reporting("the thread that applies", &inbox, work));
+        let thread = thread.map_err(unstarted)?;
         Ok((sender, thread))
     }
 
@@ -103,7 +106,7 @@ impl Machinist {
                     });
                 };
                 let thread = std::thread::Builder::new().name("quorate-flush".to_owned());
-                let thread = thread.spawn(run).map_err(|error| failed(&error))?;
+                let thread = thread.spawn(run).map_err(|error| failed(&unstarted(error)))?;
                 *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
             }
         }

@@ -8,6 +8,7 @@ use quorate_raft::{Change, ChangeError as Core, ChangeStep, LogId, NodeId, Term}
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::addresses::{self, AddressError};
 use crate::clock;
 use crate::error::StopReason;
 use crate::handle::Handle;
@@ -25,6 +26,13 @@ pub enum ChangeError {
         why: Core,
         /// What the change would do to the number of failures that the cluster survives.
         effect: Option<FaultTolerance>,
+    },
+    /// The member could not be reached there. Nothing was changed.
+    Address {
+        /// The member that was to have the address.
+        node: NodeId,
+        /// What is wrong with it.
+        why: AddressError,
     },
     /// Too much is under way. Nothing was changed; retry later.
     Busy,
@@ -74,21 +82,14 @@ impl fmt::Display for ChangeError {
         match self {
             Self::Refused { why, effect: Some(effect) } => write!(f, "{why} ({effect})"),
             Self::Refused { why, effect: None } => why.fmt(f),
+            Self::Address { node, why } => write!(f, "member {node}: {why}"),
             Self::Busy => f.write_str("too much is under way; retry later"),
             Self::Stopped(why) => why.fmt(f),
         }
     }
 }
 
-impl std::error::Error for ChangeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Refused { why, .. } => Some(why),
-            Self::Stopped(why) => Some(why),
-            Self::Busy => None,
-        }
-    }
-}
+impl std::error::Error for ChangeError {}
 
 /// How far a learner is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,9 +135,11 @@ impl<M: Machine> Handle<M> {
         self.change(ChangeStep::Promote { node: NodeId(id) }.into()).await
     }
 
-    /// Removes a member, for good: do not use its id again, which nobody but you can make sure of. The
-    /// process of the removed member is not ended by this, and may go on to answer from what it knew:
-    /// stop it when this has returned.
+    /// Removes a member, for good: do not use its id again, which nobody but you can make sure of, since
+    /// the cluster remembers who is a member and not who was. The process of the removed member is not
+    /// ended by this, and may go on to answer from what it knew: stop it when this has returned. It
+    /// hears of its end as [`NodeEvent::Removed`](crate::NodeEvent::Removed), and knows it by
+    /// [`removed`](Self::removed).
     ///
     /// # Errors
     ///
@@ -164,26 +167,40 @@ impl<M: Machine> Handle<M> {
     ///
     /// See [`ChangeError`].
     pub async fn change(&self, change: Change) -> Result<LogId, ChangeError> {
+        self.check_addresses(&change)?;
         let effect = self.effect_of(&change);
         let deadline = Instant::now() + self.limits.leader_wait;
         loop {
             let (to, answer) = oneshot::channel();
             let request = Request::Change(change.clone());
-            let stopped = || ChangeError::Stopped(self.shared.stop_reason());
             let refused = self.shared.inbox.request(request, ReplyTo::Change(to));
             refused.map_err(|refused| match refused {
                 Refused::Full => ChangeError::Busy,
-                Refused::Closed => stopped(),
+                Refused::Closed => ChangeError::Stopped(self.shared.stop_reason()),
             })?;
-            match answer.await.map_err(|_| stopped())? {
-                Ok(at) => return Ok(at),
+            match answer.await {
+                Ok(Ok(at)) => return Ok(at),
+                Err(_) => return Err(ChangeError::Stopped(self.shared.why_unanswered().await)),
                 // A new leader commits an entry of its own first, and changes follow one another.
-                Err(Core::NotReady | Core::InFlight { .. }) if Instant::now() < deadline => {
+                Ok(Err(Core::NotReady | Core::InFlight { .. })) if Instant::now() < deadline => {
                     self.pause(self.leader_changed(), deadline).await;
                 }
-                Err(why) => return Err(ChangeError::Refused { why, effect }),
+                Ok(Err(why)) => return Err(ChangeError::Refused { why, effect }),
             }
         }
+    }
+
+    fn check_addresses(&self, change: &Change) -> Result<(), ChangeError> {
+        let Some(address_of) = self.limits.dialled else { return Ok(()) };
+        change.steps.iter().try_for_each(|step| match step {
+            ChangeStep::AddLearner { node, context }
+            | ChangeStep::AddVoter { node, context, .. }
+            | ChangeStep::SetContext { node, context } => {
+                let checked = addresses::check(&address_of(context));
+                checked.map_err(|why| ChangeError::Address { node: *node, why })
+            }
+            _ => Ok(()),
+        })
     }
 
     fn effect_of(&self, change: &Change) -> Option<FaultTolerance> {
@@ -229,14 +246,15 @@ impl<M: Machine> Handle<M> {
     pub async fn transfer(&self, id: u64) -> Result<Term, TransferError> {
         let (to, answer) = oneshot::channel();
         let request = Request::Transfer { to: NodeId(id) };
-        let stopped = || TransferError::Stopped(self.shared.stop_reason());
         let refused = self.shared.inbox.request(request, ReplyTo::Transfer(to));
         refused.map_err(|refused| match refused {
             Refused::Full => TransferError::Busy,
-            Refused::Closed => stopped(),
+            Refused::Closed => TransferError::Stopped(self.shared.stop_reason()),
         })?;
-        let result = answer.await.map_err(|_| stopped())?;
-        result.map_err(TransferError::Refused)
+        match answer.await {
+            Ok(result) => result.map_err(TransferError::Refused),
+            Err(_) => Err(TransferError::Stopped(self.shared.why_unanswered().await)),
+        }
     }
 
     /// If this node leads: makes the voter lead that is furthest, and waits for it.
@@ -288,12 +306,4 @@ impl fmt::Display for TransferError {
     }
 }
 
-impl std::error::Error for TransferError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Refused(why) => Some(why),
-            Self::Stopped(why) => Some(why),
-            Self::Busy => None,
-        }
-    }
-}
+impl std::error::Error for TransferError {}

@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use quorate_node::{Event, NodeMessage};
 use quorate_raft::{Incarnation, NodeId, SnapshotMeta};
+use quorate_transport::PeerStatus;
 
 use crate::asks::Asks;
+use crate::error::StartError;
 use crate::inbox::{Inbox, Report};
+use crate::panics::caught;
 use crate::peers::Peers;
 use crate::snapshot_file::Head;
 use crate::snapshots::{Incoming, Snapshots};
@@ -20,6 +23,8 @@ pub(crate) struct Endpoint {
     pub(crate) node: NodeId,
     pub(crate) cluster: quorate_raft::ClusterId,
     pub(crate) incarnation: Incarnation,
+    /// The voters that the cluster was founded with; none if this node does not know.
+    pub(crate) founders: Arc<[NodeId]>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) asks: Arc<Asks>,
@@ -28,6 +33,27 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// Nodes that were told of other founding members than this one would decide apart from it.
+    fn check_founders(&self, joining: &Self) -> Result<(), StartError> {
+        let known = !self.founders.is_empty() && !joining.founders.is_empty();
+        if !known || self.cluster != joining.cluster || self.founders == joining.founders {
+            return Ok(());
+        }
+        let list = |nodes: &[NodeId]| {
+            let ids: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            ids.join(" ")
+        };
+        let why = format!(
+            "node {} was given the members {}, node {} the members {}; the list must be the same at \
+             all of them",
+            joining.node,
+            list(&joining.founders),
+            self.node,
+            list(&self.founders)
+        );
+        Err(StartError::Setting { why })
+    }
+
     /// Receives a snapshot from whoever puts its bytes into it, and reports it. Waits for the disk,
     /// and for the snapshot that is being received. [`Interrupted`](std::io::ErrorKind::Interrupted)
     /// means that it is not wanted any more.
@@ -38,19 +64,29 @@ impl Endpoint {
         copy: impl FnOnce(&mut Incoming<'_>) -> std::io::Result<()>,
     ) {
         let alone = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.snapshots.receive(meta.id).and_then(|mut incoming| {
-            copy(&mut incoming)?;
-            let (cluster, meta) = (self.cluster, meta.clone());
-            incoming.finish(&Head { cluster, meta, sessions: Bytes::new() })
-        });
+        self.inbox.report(Report::Fetching { from, snapshot: meta.id });
+        let receive = || {
+            self.snapshots.receive(meta.id).and_then(|mut incoming| {
+                copy(&mut incoming)?;
+                let (cluster, meta) = (self.cluster, meta.clone());
+                incoming.finish(&Head { cluster, meta, sessions: Bytes::new() })
+            })
+        };
+        let result = caught("receiving a snapshot", receive);
         drop(alone);
+        let result = match result {
+            Ok(result) => result,
+            Err(why) => return self.inbox.report(Report::Stop(why)),
+        };
         if let Err(error) = &result
             && error.kind() != std::io::ErrorKind::Interrupted
         {
             let (snapshot, why) = (meta.id, error.to_string());
             self.inbox.report(Report::FetchFailed { from, snapshot, why });
         }
-        self.inbox.event(Event::Fetched { snapshot: meta.id, complete: result.is_ok() });
+        let (snapshot, complete) = (meta.id, result.is_ok());
+        self.inbox.report(Report::FetchEnded { from, snapshot, complete });
+        self.inbox.event(Event::Fetched { snapshot, complete });
     }
 }
 
@@ -66,6 +102,10 @@ pub(crate) trait Network: Send + Sync {
     fn set_peers(&self, peers: &Peers);
     /// Fetches a snapshot from a peer, and reports [`Event::Fetched`].
     fn fetch(&self, from: NodeId, snapshot: SnapshotMeta);
+    /// How it stands with the peers; empty where there is nothing to be said of them.
+    fn peers(&self) -> Vec<PeerStatus> {
+        Vec::new()
+    }
     /// Takes and gives nothing any more.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -115,9 +155,14 @@ impl InProcess {
         self.lock().cut.clear();
     }
 
-    pub(crate) fn join(&self, endpoint: Endpoint) -> Arc<dyn Network> {
-        self.lock().nodes.insert(endpoint.node, endpoint.clone());
-        Arc::new(Local { network: self.clone(), endpoint })
+    pub(crate) fn join(&self, endpoint: Endpoint) -> Result<Arc<dyn Network>, StartError> {
+        let mut hub = self.lock();
+        for other in hub.nodes.values().filter(|other| other.node != endpoint.node) {
+            other.check_founders(&endpoint)?;
+        }
+        hub.nodes.insert(endpoint.node, endpoint.clone());
+        drop(hub);
+        Ok(Arc::new(Local { network: self.clone(), endpoint }))
     }
 
     fn target(&self, from: NodeId, to: NodeId) -> Option<Endpoint> {

@@ -18,8 +18,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quorate_raft::{
-    GroupId, HardState, Index, Install, LogId, Membership, Recovered, Seq, SnapshotMeta,
+    Entry, GroupId, HardState, Index, Install, LogId, Member, MemberRole, Membership, Payload,
+    Persist, Recovered, Seq, SnapshotMeta,
 };
 use quorate_wal::{Disk, Options, RecoveredGroup, Wal};
 
@@ -43,36 +45,94 @@ pub(crate) fn open(
     replica: &dyn Replicated,
     snapshots: &Snapshots,
     boot_nonce: u64,
+    alone: Option<&Bytes>,
 ) -> Result<Opened, StartError> {
-    let opened = Wal::open(disk, options).map_err(StartError::Log)?;
+    let directory = disk.describe();
+    let opened = Wal::open(disk, options);
+    let opened = opened.map_err(|why| StartError::Log { directory: directory.clone(), why })?;
     if !opened.damage.is_empty() {
         let damage = opened.damage.iter().map(ToString::to_string).collect();
-        return Err(StartError::Damaged { damage });
+        return Err(StartError::Damaged { directory, damage });
     }
     let wal = opened.wal;
+    let log = NamedLog { wal: &wal, directory: &directory };
     let mut group = match opened.groups.get(&GROUP) {
         Some(group) => group.clone(),
         None => {
             let snapshot = SnapshotMeta { id: LogId::ZERO, membership: Arc::clone(first) };
-            wal.compact(GROUP, &snapshot).map_err(disk_failed)?;
+            let made = wal.compact(GROUP, &snapshot);
+            made.map_err(|why| log.failed(&why))?;
             RecoveredGroup { snapshot, ..RecoveredGroup::default() }
         }
     };
     let applied = if replica.is_durable() {
-        finish_installation(&wal, &mut group, replica, snapshots)?
+        finish_installation(&log, &mut group, replica, snapshots)?
     } else {
-        restore_latest(&wal, &mut group, replica, snapshots)?
+        restore_latest(&log, &mut group, replica, snapshots)?
     };
+    if let Some(context) = alone {
+        abandon_others(&log, &mut group, context)?;
+    }
     Ok(Opened { wal, recovered: group.recovered(applied.index, boot_nonce) })
 }
 
-fn disk_failed(why: impl std::fmt::Display) -> StartError {
-    StartError::Disk { why: why.to_string() }
+/// A log, and where it is.
+struct NamedLog<'a> {
+    wal: &'a Wal,
+    directory: &'a str,
+}
+
+impl NamedLog<'_> {
+    fn failed(&self, why: &dyn std::fmt::Display) -> StartError {
+        StartError::Disk { directory: self.directory.to_owned(), why: why.to_string() }
+    }
+}
+
+/// Appends the configuration of a cluster that is this node and nobody else, unless that is the latest one already. It is in
+/// force from now on (§6), so that this node alone commits it, and with it everything that is in the log before it: what may
+/// have been committed is kept, be it known to be or not.
+fn abandon_others(
+    log: &NamedLog<'_>,
+    group: &mut RecoveredGroup,
+    context: &Bytes,
+) -> Result<(), StartError> {
+    let wal = log.wal;
+    let own = wal.identity().node;
+    let latest = group.memberships.last().map_or(&group.snapshot.membership, |(_, latest)| latest);
+    let is_alone = !latest.is_joint() && latest.voters() == [own] && latest.members().count() == 1;
+    if is_alone {
+        return Ok(());
+    }
+    let known = latest.member(own);
+    let member = Member {
+        role: MemberRole::Voter,
+        incarnation: Some(wal.identity().incarnation),
+        context: known.map_or_else(|| context.clone(), |known| known.context.clone()),
+    };
+    let membership = Arc::new(
+        Membership::bootstrap([(own, member)])
+            .with_feature_level(latest.feature_level())
+            .with_lease(latest.lease_us()),
+    );
+    // Of a term that nobody has led, so that no other entry is taken for it.
+    let term = group.hard_state.term.next();
+    let hard_state =
+        HardState { term, voted_for: Some(own), commit: group.hard_state.commit, seen: Vec::new() };
+    let index = group.last_index.next();
+    let entry = Entry::new(index, term, Payload::Membership(Arc::clone(&membership)));
+    let persist = Persist { seq: Seq(0), hard_state, append: vec![entry] };
+    wal.write(&[(GROUP, &persist)]).map_err(|why| log.failed(&why))?;
+    wal.sync().map_err(|why| log.failed(&why))?;
+    group.hard_state = persist.hard_state;
+    group.memberships.push((index, membership));
+    group.terms.push((index, term));
+    group.last_index = index;
+    Ok(())
 }
 
 /// A plain state machine starts from its latest snapshot.
 fn restore_latest(
-    wal: &Wal,
+    log: &NamedLog<'_>,
     group: &mut RecoveredGroup,
     replica: &dyn Replicated,
     snapshots: &Snapshots,
@@ -86,7 +146,7 @@ fn restore_latest(
         match restore(replica, snapshots, id) {
             Ok(meta) => {
                 if !has(group, id) {
-                    install(wal, group, meta)?;
+                    install(log, group, meta)?;
                 }
                 return Ok(id);
             }
@@ -110,7 +170,7 @@ fn restore_latest(
 /// A durable state machine has its data. If a fetched snapshot was on its way into place, that is
 /// finished.
 fn finish_installation(
-    wal: &Wal,
+    log: &NamedLog<'_>,
     group: &mut RecoveredGroup,
     replica: &dyn Replicated,
     snapshots: &Snapshots,
@@ -125,7 +185,7 @@ fn finish_installation(
         }
         if applied == id && !has(group, id) {
             let (head, _) = snapshots.read(id)?;
-            install(wal, group, head.meta)?;
+            install(log, group, head.meta)?;
         }
     }
     // What was kept for peers is of no use any more: they are offered a newer one.
@@ -162,7 +222,7 @@ fn has(group: &RecoveredGroup, id: LogId) -> bool {
 
 /// Puts a snapshot in the place of the log.
 fn install(
-    wal: &Wal,
+    log: &NamedLog<'_>,
     group: &mut RecoveredGroup,
     snapshot: SnapshotMeta,
 ) -> Result<(), StartError> {
@@ -172,7 +232,7 @@ fn install(
         (hard_state.term, hard_state.voted_for) = (snapshot.id.term, None);
     }
     let install = Install { seq: Seq(0), snapshot, hard_state };
-    wal.install(GROUP, &install).map_err(disk_failed)?;
+    log.wal.install(GROUP, &install).map_err(|why| log.failed(&why))?;
     let Install { snapshot, hard_state, .. } = install;
     let last_index = snapshot.id.index;
     *group = RecoveredGroup { hard_state, snapshot, last_index, ..RecoveredGroup::default() };

@@ -13,18 +13,19 @@ use bytes::Bytes;
 use quorate_node::{Event, NodeMessage};
 use quorate_raft::{Incarnation, Index, LogId, Message, NodeId, SnapshotMeta, Term};
 use quorate_transport::{
-    FetchError, Handler, Lane, Note, Pause, Peer, Sent, SnapshotRead, SnapshotRequest,
+    FetchError, Handler, Lane, Note, Pause, Peer, PeerStatus, Sent, SnapshotRead, SnapshotRequest,
     SnapshotSource, Stranger, Transport,
 };
 use tokio::sync::watch;
 
 use crate::builder::AddressOf;
+use crate::error::StopReason;
 use crate::events::NodeEvent;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Report};
 use crate::metrics::Counters;
 use crate::network::{BoxFuture, Endpoint, Network};
 use crate::peers::Peers;
-use crate::shared::Shared;
+use crate::shared::{Matter, Shared};
 use crate::snapshots::{Incoming, Source};
 
 /// Messages that are larger go by the bulk lane, whatever they say.
@@ -92,6 +93,10 @@ impl Network for Remote {
         };
         let peers: Vec<Peer> = peers.all().map(peer).collect();
         self.transport.set_peers(&peers);
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        self.transport.peers()
     }
 
     fn fetch(&self, from: NodeId, snapshot: SnapshotMeta) {
@@ -251,7 +256,7 @@ impl Handler for Ears {
         self.endpoint.inbox.event(Event::PeerClosed { peer, incarnation });
     }
 
-    fn open_snapshot(&self, _: NodeId, name: &[u8]) -> io::Result<Option<SnapshotSource>> {
+    fn open_snapshot(&self, to: NodeId, name: &[u8]) -> io::Result<Option<SnapshotSource>> {
         let Some(id) = id_of(name) else { return Ok(None) };
         let (mut source, length) = match self.endpoint.snapshots.open(id) {
             Ok(found) => found,
@@ -263,18 +268,50 @@ impl Handler for Ears {
         source.seek_to(length.saturating_sub(4))?;
         source.read_exact(&mut end)?;
         let identity = u64::from(u32::from_le_bytes(end)) << 32 | (length & 0xffff_ffff);
-        let reader = Box::new(Spooled { source, at: length });
+        self.shared.tell(NodeEvent::SnapshotSending { to, snapshot: id });
+        let sending = Sending { shared: Arc::clone(&self.shared), to, id, complete: false };
+        let reader = Box::new(Spooled { source, at: length, length, sending });
         Ok(Some(SnapshotSource { length, identity, reader }))
     }
 
+    fn panicked(&self, message: &str) {
+        let message = format!("a task of the transport panicked: {message}");
+        self.endpoint.inbox.report(Report::Stop(StopReason::Internal { message }));
+    }
+
     fn note(&self, note: Note) {
-        self.shared.tell(NodeEvent::Transport(note));
+        if let Note::Connected { peer, .. } = note
+            && self.shared.over(&Matter::Unreachable(peer))
+        {
+            self.shared.tell(NodeEvent::Reached { peer });
+        }
+        match Matter::of_note(&note) {
+            Some(matter) => self.shared.tell_again(&matter, NodeEvent::Transport(note)),
+            None => self.shared.tell(NodeEvent::Transport(note)),
+        }
     }
 }
 
 struct Spooled {
     source: Box<dyn Source>,
     at: u64,
+    length: u64,
+    sending: Sending,
+}
+
+/// A snapshot on its way out: tells of the end, however that comes.
+struct Sending {
+    shared: Arc<Shared>,
+    to: NodeId,
+    id: LogId,
+    complete: bool,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let Self { to, id: snapshot, complete, .. } = *self;
+        self.shared.tell(NodeEvent::SnapshotSent { to, snapshot, complete });
+    }
 }
 
 impl SnapshotRead for Spooled {
@@ -285,6 +322,7 @@ impl SnapshotRead for Spooled {
         }
         let count = self.source.read(buffer)?;
         self.at += count as u64;
+        self.sending.complete |= self.at == self.length;
         Ok(count)
     }
 }

@@ -14,6 +14,7 @@ use crate::codec::Codec;
 use crate::durable::{self, Batch, DurableStateMachine, Flush, LibraryRow, Restore};
 use crate::error::StopReason;
 use crate::machine::{Snapshot, StateMachine};
+use crate::panics::message_of;
 
 /// What can be replicated: every [`StateMachine`], and every [`DurableStateMachine`] in
 /// [`Durable`]. You never implement it yourself.
@@ -171,10 +172,12 @@ pub(crate) trait Replicated: Send + Sync {
 
 impl<M: Machine> Replica<M> {
     /// Opens the machine, if it keeps its data itself.
-    pub(crate) fn open(mut machine: M) -> io::Result<Self> {
-        let opened = machine.open();
+    pub(crate) fn open(mut machine: M) -> Result<Self, StopReason> {
+        let opened = catch_unwind(AssertUnwindSafe(|| machine.open()));
+        let opened = opened.map_err(|panic| panicked("open", &*panic))?;
         let durable = opened.is_some();
-        let (applied, sessions) = opened.unwrap_or_else(|| Ok((LogId::ZERO, Sessions::new())))?;
+        let opened = opened.unwrap_or_else(|| Ok((LogId::ZERO, Sessions::new())));
+        let (applied, sessions) = opened.map_err(failed("open"))?;
         Ok(Self { inner: RwLock::new(Inner { machine, sessions, applied }), durable })
     }
 
@@ -207,14 +210,13 @@ impl<M: Machine> Replica<M> {
         };
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(result) => result,
-            Err(panic) => Err(StopReason::Panicked { operation, message: message_of(&*panic) }),
+            Err(panic) => Err(panicked(operation, &*panic)),
         }
     }
 }
 
-pub(crate) fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+fn panicked(operation: &'static str, panic: &(dyn Any + Send)) -> StopReason {
+    StopReason::Panicked { operation, message: message_of(panic) }
 }
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> StopReason {

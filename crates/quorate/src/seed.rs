@@ -7,12 +7,12 @@ use quorate_node::sessions::Sessions;
 use quorate_raft::{ClusterId, Index, LogId, Membership, SnapshotMeta, Term};
 use quorate_wire::Form;
 
-use crate::builder::{addresses, first_membership, name_hash};
+use crate::builder::{first_membership, listed, name_hash};
 use crate::error::StartError;
 use crate::machine::Snapshot;
 use crate::replica::View;
 use crate::snapshot_file::Head;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Snapshots, named};
 
 /// Where the data of a seeded cluster stand: behind an entry that nobody has.
 pub const SEEDED_AT: LogId = LogId::new(Index(1), Term(1));
@@ -46,13 +46,13 @@ where
             return Err(StartError::Setting { why });
         }
     }
-    let members = addresses(members);
+    let members = listed(members);
     let membership: Membership = first_membership(quorate_raft::NodeId(id), &members)?;
     let meta = SnapshotMeta { id: SEEDED_AT, membership: membership.into() };
     let sessions = Sessions::new().to_form();
     let cluster = ClusterId(name_hash(cluster));
     let head = Head { cluster, meta, sessions: Bytes::from(sessions.clone()) };
-    std::fs::create_dir_all(directory)?;
+    std::fs::create_dir_all(directory).map_err(named("making", directory))?;
     let snapshots = Snapshots::in_directory(directory.join("snapshots"))?;
     snapshots.write(&head, View { at: SEEDED_AT, sessions, machine: snapshot })?;
     Ok(())

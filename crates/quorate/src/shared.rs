@@ -1,17 +1,21 @@
 //! What the driver and the handles share.
 
+use std::mem::{Discriminant, discriminant};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use quorate_raft::{Index, Membership, NodeId, Term, Time};
+use quorate_raft::{Index, Membership, NodeId, Notice, PeerError, Refusal, Term, Time};
+use quorate_transport::{Note, RefusalCode};
 use tokio::sync::{broadcast, watch};
 
 use crate::asks::Asks;
+use crate::clock;
 use crate::driver::Log;
 use crate::error::StopReason;
 use crate::events::{EVENTS_MAX, NodeEvent};
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
+use crate::repeats::{Repeats, Tell};
 
 pub(crate) struct Shared {
     pub(crate) id: NodeId,
@@ -26,8 +30,11 @@ pub(crate) struct Shared {
     pub(crate) leader: watch::Sender<(Option<NodeId>, Term)>,
     pub(crate) membership: watch::Sender<Arc<Membership>>,
     pub(crate) events: broadcast::Sender<NodeEvent>,
+    repeats: Mutex<Repeats<Matter>>,
     /// Why the node has stopped, from then on.
-    pub(crate) stopped: OnceLock<StopReason>,
+    pub(crate) stopped: watch::Sender<Option<StopReason>>,
+    /// Where the configuration stands that has removed this node, once it is committed.
+    pub(crate) removed: OnceLock<Index>,
     /// All its threads have ended, too.
     pub(crate) ended: watch::Sender<bool>,
 }
@@ -45,7 +52,9 @@ impl Shared {
             leader: watch::channel((None, Term(0))).0,
             membership: watch::channel(Arc::default()).0,
             events: broadcast::channel(EVENTS_MAX).0,
-            stopped: OnceLock::new(),
+            repeats: Mutex::default(),
+            stopped: watch::channel(None).0,
+            removed: OnceLock::new(),
             ended: watch::channel(false).0,
         }
     }
@@ -64,8 +73,92 @@ impl Shared {
         let _ = self.events.send(event);
     }
 
+    /// The same for what may happen again and again: it is told at once, then at growing intervals.
+    pub(crate) fn tell_again(&self, matter: &Matter, event: NodeEvent) {
+        // Nodes are started one after another, and nobody need hear of that.
+        const UNREACHABLE_US: u64 = 1_000_000;
+        let patience_us = if matches!(matter, Matter::Unreachable(_)) { UNREACHABLE_US } else { 0 };
+        let tell = self.repeats().again(matter, patience_us, clock::now());
+        match tell {
+            Tell::Not => {}
+            Tell::First => self.tell(event),
+            Tell::Again(times) => {
+                self.tell(NodeEvent::Repeated { event: Box::new(event), times });
+            }
+        }
+    }
+
+    /// It happens no more. Whether anybody was told of it.
+    pub(crate) fn over(&self, matter: &Matter) -> bool {
+        self.repeats().over(matter)
+    }
+
+    fn repeats(&self) -> MutexGuard<'_, Repeats<Matter>> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the node does not run any more; `None` while it does.
+    pub(crate) fn stopped(&self) -> Option<StopReason> {
+        self.stopped.borrow().clone()
+    }
+
+    /// The first reason counts.
+    pub(crate) fn set_stopped(&self, why: &StopReason) {
+        self.stopped.send_if_modified(|stopped| {
+            let first = stopped.is_none();
+            stopped.get_or_insert_with(|| why.clone());
+            first
+        });
+    }
+
+    /// The same for a node that takes nothing any more.
     pub(crate) fn stop_reason(&self) -> StopReason {
-        self.stopped.get().cloned().unwrap_or(StopReason::Requested)
+        self.stopped().unwrap_or(StopReason::Requested)
+    }
+
+    /// Why whoever was to answer is gone. A driver that panics lets go of those who wait a moment
+    /// before the reason is known, so this waits for it.
+    pub(crate) async fn why_unanswered(&self) -> StopReason {
+        let mut stopped = self.stopped.subscribe();
+        let why = stopped.wait_for(Option::is_some).await;
+        why.ok().and_then(|why| why.clone()).unwrap_or(StopReason::Requested)
+    }
+}
+
+/// What may happen again and again.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Matter {
+    Refused(NodeId, RefusalCode),
+    RefusedBy(NodeId, RefusalCode),
+    Unreachable(NodeId),
+    BadMessage(NodeId, Discriminant<PeerError>),
+    MessagesRefusedBy(NodeId, Discriminant<Refusal>),
+    Notice(Discriminant<Notice>),
+    FetchFailed(NodeId),
+    SnapshotFailed,
+}
+
+impl Matter {
+    /// What a core says of the same message or state each time it meets it. `None`: it says it once.
+    pub(crate) fn of_notice(notice: &Notice) -> Option<Self> {
+        Some(match notice {
+            Notice::Refused { from, why } => Self::BadMessage(*from, discriminant(why)),
+            Notice::RefusedBy { peer, why } => Self::MessagesRefusedBy(*peer, discriminant(why)),
+            Notice::FeatureLevel { .. } | Notice::Unreadable { .. } => {
+                Self::Notice(discriminant(notice))
+            }
+            _ => return None,
+        })
+    }
+
+    /// What a transport says at each attempt of a connection.
+    pub(crate) fn of_note(note: &Note) -> Option<Self> {
+        Some(match note {
+            Note::Refused { node, refusal, .. } => Self::Refused(*node, refusal.code),
+            Note::RefusedBy { peer, refusal, .. } => Self::RefusedBy(*peer, refusal.code),
+            Note::Unreachable { peer, .. } => Self::Unreachable(*peer),
+            _ => return None,
+        })
     }
 }
 

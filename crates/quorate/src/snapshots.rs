@@ -22,6 +22,14 @@ const FINISHED: &str = ".snapshot";
 const INCOMING: &str = ".incoming";
 const UNFINISHED: &str = ".unfinished";
 
+/// Names the file that an operation failed on, which the system does not.
+pub(crate) fn named(operation: &str, path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| {
+        let path = path.display();
+        io::Error::new(error.kind(), format!("{operation} `{path}` failed: {error}"))
+    }
+}
+
 /// The bytes of a snapshot, to be read from any offset.
 pub(crate) trait Source: Read + Send {
     fn seek_to(&mut self, offset: u64) -> io::Result<()>;
@@ -53,10 +61,10 @@ impl Snapshots {
     /// Snapshots in files of `directory`, which is made if it does not exist. What was not finished
     /// is removed; what was on its way in is kept, to be resumed.
     pub(crate) fn in_directory(directory: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&directory)?;
+        fs::create_dir_all(&directory).map_err(named("making", &directory))?;
         for name in names(&directory)? {
             if name.ends_with(UNFINISHED) {
-                fs::remove_file(directory.join(name))?;
+                remove(&directory.join(name))?;
             }
         }
         Ok(Self::Directory(directory))
@@ -96,8 +104,9 @@ impl Snapshots {
                 Ok((Box::new(Cursor::new(bytes)), length))
             }
             Self::Directory(directory) => {
-                let file = File::open(directory.join(file_name(id, FINISHED)))?;
-                let length = file.metadata()?.len();
+                let path = directory.join(file_name(id, FINISHED));
+                let file = File::open(&path).map_err(named("opening", &path))?;
+                let length = file.metadata().map_err(named("opening", &path))?.len();
                 Ok((Box::new(file), length))
             }
         }
@@ -122,12 +131,14 @@ impl Snapshots {
             }
             Self::Directory(directory) => {
                 let unfinished = directory.join(file_name(id, UNFINISHED));
-                let file = BufWriter::with_capacity(1 << 16, File::create(&unfinished)?);
-                let mut writer = SnapshotWriter::new(file, head)?;
-                view.machine.write_to(&mut writer)?;
-                let (file, length) = writer.finish()?;
-                let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-                file.sync_all()?;
+                let failed = named("writing", &unfinished);
+                let file = File::create(&unfinished).map_err(&failed)?;
+                let file = BufWriter::with_capacity(1 << 16, file);
+                let mut writer = SnapshotWriter::new(file, head).map_err(&failed)?;
+                view.machine.write_to(&mut writer).map_err(&failed)?;
+                let (file, length) = writer.finish().map_err(&failed)?;
+                let file = file.into_inner().map_err(io::IntoInnerError::into_error);
+                file.and_then(|file| file.sync_all()).map_err(&failed)?;
                 self.publish(directory, &unfinished, id)?;
                 Ok(length)
             }
@@ -135,8 +146,10 @@ impl Snapshots {
     }
 
     fn publish(&self, directory: &Path, from: &Path, id: LogId) -> io::Result<()> {
-        fs::rename(from, directory.join(file_name(id, FINISHED)))?;
-        File::open(directory)?.sync_all()?;
+        fs::rename(from, directory.join(file_name(id, FINISHED)))
+            .map_err(named("renaming", from))?;
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(named("syncing", directory))?;
         // Older ones go; that some of them do not is no reason to fail.
         let finished = self.finished()?;
         let old = finished.len().saturating_sub(KEPT);
@@ -155,7 +168,7 @@ impl Snapshots {
             match self {
                 Self::Memory(kept) => lock(kept).retain(|(kept, _)| *kept != id),
                 Self::Directory(directory) => {
-                    fs::remove_file(directory.join(file_name(id, FINISHED)))?;
+                    remove(&directory.join(file_name(id, FINISHED)))?;
                 }
             }
         }
@@ -180,7 +193,7 @@ impl Snapshots {
                     let of = of.and_then(|identity| u64::from_str_radix(identity, 16).ok());
                     match of {
                         Some(identity) if begun.is_none() => begun = Some((identity, name)),
-                        _ => fs::remove_file(directory.join(name))?,
+                        _ => remove(&directory.join(name))?,
                     }
                 }
                 let (identity, name) = match begun {
@@ -190,7 +203,7 @@ impl Snapshots {
                 let path = directory.join(name);
                 let mut options = OpenOptions::new();
                 let options = options.read(true).write(true).create(true).truncate(false);
-                let mut file = options.open(&path)?;
+                let mut file = options.open(&path).map_err(named("opening", &path))?;
                 // The last bytes may be those of a crash; the check at the end would find that, but
                 // by then everything is here.
                 let offset = file.seek(SeekFrom::End(0))?.saturating_sub(1 << 16);
@@ -268,7 +281,7 @@ impl Incoming<'_> {
     pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.into {
             Into::Memory(all) => all.extend_from_slice(bytes),
-            Into::File(_, file) => file.write_all(bytes)?,
+            Into::File(path, file) => file.write_all(bytes).map_err(named("writing", path))?,
         }
         self.offset += bytes.len() as u64;
         Ok(())
@@ -297,10 +310,10 @@ impl Incoming<'_> {
                 let checked = check(&mut io::BufReader::with_capacity(1 << 16, &file));
                 if let Err(error) = checked {
                     // Not to be resumed: it begins anew the next time.
-                    fs::remove_file(&path)?;
+                    remove(&path)?;
                     return Err(error);
                 }
-                file.sync_all()?;
+                file.sync_all().map_err(named("syncing", &path))?;
                 self.snapshots.publish(directory, &path, self.id)
             }
             _ => unreachable!("it is received where it is kept"),
@@ -331,10 +344,15 @@ fn id_of(stem: &str) -> Option<LogId> {
     Some(LogId::new(Index(number(index)?), Term(number(term)?)))
 }
 
+fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path).map_err(named("removing", path))
+}
+
 fn names(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        if let Ok(name) = entry?.file_name().into_string() {
+    let failed = named("listing", directory);
+    for entry in fs::read_dir(directory).map_err(&failed)? {
+        if let Ok(name) = entry.map_err(&failed)?.file_name().into_string() {
             names.push(name);
         }
     }

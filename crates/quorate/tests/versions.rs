@@ -199,7 +199,10 @@ async fn a_command_that_older_software_does_not_understand_stops_it_until_it_is_
     let why = old.stopped().await;
     let StopReason::Undecodable { index, .. } = &why else { panic!("{why}") };
     assert!(*index > Index(1));
-    assert!(why.to_string().contains("of a later generation; upgrade this node"), "{why}");
+    assert!(
+        why.to_string().contains("of a later generation; another version of the program wrote it"),
+        "{why}"
+    );
     // Until that has shown, a command may still be sent to one that is gone.
     let session = new[1].session().await.unwrap();
     session.propose(Command(1)).await.expect("the others go on");

@@ -378,7 +378,7 @@ pub enum PeerError {
 impl fmt::Display for PeerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WrongCluster { found } => write!(f, "it is for cluster {:x}", found.0),
+            Self::WrongCluster { found } => write!(f, "it is for cluster {found}"),
             Self::WrongGroup { found } => write!(f, "it is for group {found}"),
             Self::WrongAddress { to } => write!(f, "it is addressed to n{to}"),
             Self::WrongIncarnation { known, found } => {

@@ -282,7 +282,7 @@ impl fmt::Display for Refusal {
                  and add it under a new id",
                 known.0
             ),
-            Self::WrongCluster { cluster } => write!(f, "the cluster here is {:x}", cluster.0),
+            Self::WrongCluster { cluster } => write!(f, "the cluster here is {cluster}"),
         }
     }
 }

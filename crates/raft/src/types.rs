@@ -47,9 +47,21 @@ number! {
     GroupId
 }
 
-number! {
-    /// The cluster that a message belongs to; messages of another one are refused.
-    ClusterId
+/// The cluster that a message belongs to; messages of another one are refused. Most are made of a name
+/// by a hash, so they print in hexadecimal, everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ClusterId(pub u64);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClusterId({self})")
+    }
 }
 
 number! {

@@ -1,5 +1,7 @@
 //! Who may connect: the same rules for every transport.
 
+use std::sync::Arc;
+
 use quorate_raft::{ClusterId, Incarnation, NodeId};
 
 use crate::handler::{Handler, Stranger};
@@ -7,7 +9,7 @@ use crate::refusal::Refusal;
 use crate::transport::Identity;
 
 /// Who the other side of a connection says it is, and whom it wants.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Claim {
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
@@ -15,11 +17,12 @@ pub(crate) struct Claim {
     pub(crate) boot: u64,
     pub(crate) wanted: NodeId,
     pub(crate) features: u64,
+    pub(crate) founders: Arc<[NodeId]>,
 }
 
 impl Claim {
     /// What `identity` says to reach `wanted`.
-    pub(crate) const fn of(identity: &Identity, wanted: NodeId) -> Self {
+    pub(crate) fn of(identity: &Identity, wanted: NodeId) -> Self {
         Self {
             cluster: identity.cluster,
             node: identity.node,
@@ -27,7 +30,17 @@ impl Claim {
             boot: identity.boot,
             wanted,
             features: identity.features,
+            founders: Arc::clone(&identity.founders),
         }
+    }
+
+    /// An error if both know whom the cluster was founded with, and not the same.
+    pub(crate) fn check_founders(&self, me: &Identity) -> Result<(), Refusal> {
+        let (ours, theirs) = (&me.founders, &self.founders);
+        if ours.is_empty() || theirs.is_empty() || ours == theirs {
+            return Ok(());
+        }
+        Err(Refusal::other_founders(ours, theirs))
     }
 }
 
@@ -60,6 +73,7 @@ pub(crate) fn admit(
     if claim.node == me.node {
         return Err(Refusal::duplicate(me.node, "the one that you have dialled"));
     }
+    claim.check_founders(me)?;
     match known {
         Known::Peer(Some(bound)) if bound != claim.incarnation => {
             Err(Refusal::wrong_incarnation(claim.node, bound, claim.incarnation))

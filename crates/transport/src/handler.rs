@@ -53,6 +53,13 @@ pub trait Handler: Send + Sync + 'static {
     /// What the disk says; the peer is told that the snapshot cannot be read.
     fn open_snapshot(&self, to: NodeId, name: &[u8]) -> io::Result<Option<SnapshotSource>>;
 
+    /// A task of the transport panicked, in code of its own, of this handler or of its
+    /// [`Security`](crate::Security). What it did is done no more: peers may not be dialled or heard,
+    /// so a host that is told this stops.
+    fn panicked(&self, message: &str) {
+        let _ = message;
+    }
+
     /// Something that an operator may want to know.
     fn note(&self, note: Note) {
         let _ = note;
@@ -84,6 +91,15 @@ pub enum Note {
         peer: NodeId,
         /// The lane.
         lane: Lane,
+    },
+    /// A connection to a peer could not be made; dialling goes on.
+    Unreachable {
+        /// The peer.
+        peer: NodeId,
+        /// Where it was tried.
+        address: String,
+        /// Why, for people.
+        why: String,
     },
     /// They cannot any more; dialling goes on.
     Disconnected {

@@ -298,7 +298,7 @@ impl Node {
 
 impl Transport for InProcessTransport {
     fn start(&self, handler: Arc<dyn Handler>) -> Result<(), StartError> {
-        let tasks = Tasks::new().ok_or(StartError::NoRuntime)?;
+        let tasks = Tasks::new(Arc::clone(&handler)).ok_or(StartError::NoRuntime)?;
         let running = Running { handler, tasks };
         self.node.running.set(running).map_err(|_| StartError::AlreadyStarted)?;
         let network = &self.node.network;

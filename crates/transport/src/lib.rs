@@ -43,6 +43,7 @@
 //!         incarnation: Incarnation(100 + id),
 //!         boot: id,
 //!         features: 0,
+//!         founders: Arc::default(),
 //!     });
 //!     let (sender, inbox) = mpsc::channel(16);
 //!     transport.start(Arc::new(Inbox(sender))).unwrap();
@@ -95,6 +96,7 @@
 //! | protocol versions that do not meet | [`RefusalCode::Version`] |
 //! | a node of another cluster | [`RefusalCode::WrongCluster`] |
 //! | not the node that was dialled | [`RefusalCode::WrongNode`] |
+//! | founded with other members ([`Identity::founders`]) | [`RefusalCode::OtherFounders`] |
 //! | a disk that was wiped, under its old id | [`RefusalCode::WrongIncarnation`] |
 //! | a second living process with the same id | [`RefusalCode::DuplicateNode`] |
 //! | a node that is not a member, unless [`Handler::admits`] lets it in | [`RefusalCode::UnknownNode`] |
@@ -184,4 +186,4 @@ pub use snapshot::{
 };
 pub use status::{LaneStatus, Metrics, PeerStatus};
 pub use tcp::{Plain, Security, Settings, Stream, Tcp};
-pub use transport::{BoxFuture, Identity, Lane, Peer, Sent, StartError, Transport};
+pub use transport::{BoxFuture, FOUNDERS_MAX, Identity, Lane, Peer, Sent, StartError, Transport};

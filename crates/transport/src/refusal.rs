@@ -35,6 +35,8 @@ pub enum RefusalCode {
     ShuttingDown,
     /// The node has more connections than it can have a use for.
     TooMany,
+    /// The two were told of different founding members.
+    OtherFounders,
     /// A reason that a later version of this software knows.
     Other(u16),
 }
@@ -53,6 +55,7 @@ impl RefusalCode {
             Self::Malformed => 7,
             Self::ShuttingDown => 8,
             Self::TooMany => 9,
+            Self::OtherFounders => 10,
             Self::Other(number) => number,
         }
     }
@@ -70,6 +73,7 @@ impl RefusalCode {
             7 => Self::Malformed,
             8 => Self::ShuttingDown,
             9 => Self::TooMany,
+            10 => Self::OtherFounders,
             other => Self::Other(other),
         }
     }
@@ -100,8 +104,8 @@ impl Refusal {
 
     pub(crate) fn wrong_cluster(ours: ClusterId, theirs: ClusterId) -> Self {
         let text = format!(
-            "this node belongs to cluster {ours:?}, you belong to {theirs:?}; one of the two has \
-             an address of the other's cluster in its configuration, or a copied data directory"
+            "this node belongs to cluster {ours}, you to {theirs}; one of the two has an \
+             address of the other's cluster in its configuration, or a copied data directory"
         );
         Self { code: RefusalCode::WrongCluster, text }
     }
@@ -142,6 +146,21 @@ impl Refusal {
              membership first, or, if it was removed, delete its data directory"
         );
         Self { code: RefusalCode::UnknownNode, text }
+    }
+
+    pub(crate) fn other_founders(ours: &[NodeId], theirs: &[NodeId]) -> Self {
+        let list = |nodes: &[NodeId]| {
+            let ids: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            ids.join(" ")
+        };
+        let text = format!(
+            "this node was told that the cluster was founded with members {}, you with {}; the list \
+             must be the same at all of them: correct the wrong one, and start that node anew with \
+             an empty data directory, or, if it was added later, let it join",
+            list(ours),
+            list(theirs)
+        );
+        Self { code: RefusalCode::OtherFounders, text }
     }
 
     pub(crate) fn malformed(what: &str) -> Self {

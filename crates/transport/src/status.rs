@@ -17,6 +17,8 @@ pub struct PeerStatus {
     pub lanes: [LaneStatus; 2],
     /// Round trip of the last ping in microseconds, through the urgent lane.
     pub round_trip_us: Option<u64>,
+    /// How many pings have been answered, through the urgent lane.
+    pub round_trips: u64,
     /// Why the last connection to it ended or could not be made; empty once frames flow again.
     pub last_error: String,
     /// Bytes of snapshots sent to it.

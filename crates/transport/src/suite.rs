@@ -188,8 +188,9 @@ impl Node {
             incarnation: Incarnation(1000 + id),
             boot,
             features: 0,
+            founders: Arc::default(),
         };
-        let (transport, address) = make(identity);
+        let (transport, address) = make(identity.clone());
         Self { identity, transport, address, host: Arc::default() }
     }
 

@@ -1,6 +1,8 @@
 //! Tasks that end when their transport does.
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
+
+use crate::handler::Handler;
 
 /// How long tasks have to say good-bye before they are dropped where they stand.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -21,6 +25,8 @@ pub(crate) struct Tasks {
 
 struct Inner {
     runtime: Handle,
+    /// Hears of a task that panicked.
+    handler: Arc<dyn Handler>,
     phase: watch::Sender<Phase>,
     live: AtomicUsize,
     ended: Notify,
@@ -48,9 +54,10 @@ impl Drop for Live {
 
 impl Tasks {
     /// `None` outside of a runtime.
-    pub(crate) fn new() -> Option<Self> {
+    pub(crate) fn new(handler: Arc<dyn Handler>) -> Option<Self> {
         let inner = Inner {
             runtime: Handle::try_current().ok()?,
+            handler,
             phase: watch::Sender::new(Phase::Running),
             live: AtomicUsize::new(0),
             ended: Notify::new(),
@@ -62,13 +69,16 @@ impl Tasks {
         self.inner.live.fetch_add(1, Ordering::AcqRel);
         let live = Live(Arc::clone(&self.inner));
         let mut phase = self.inner.phase.subscribe();
+        let handler = Arc::clone(&self.inner.handler);
         self.inner.runtime.spawn(async move {
             let _live = live;
             let stopped = async {
                 // An error would mean that the sender is gone, and `live` keeps it.
                 let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
             };
-            race(task, stopped).await;
+            if let Either::First(Err(panic)) = race(caught(task), stopped).await {
+                handler.panicked(&message_of(&*panic));
+            }
         });
     }
 
@@ -112,6 +122,22 @@ impl Tasks {
     }
 }
 
+/// Waits for a task, or for its panic.
+async fn caught(task: impl Future<Output = ()>) -> Result<(), Box<dyn Any + Send>> {
+    let mut task = pin!(task);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+/// What a panic said.
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
 /// Which of two futures ended first.
 pub(crate) enum Either<A, B> {
     First(A),
@@ -137,14 +163,53 @@ pub(crate) async fn race<A: Future, B: Future>(
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::io;
+    use std::sync::Mutex;
+    use std::vec::Drain;
+
+    use bytes::Bytes;
+    use quorate_raft::{Incarnation, NodeId};
 
     use super::*;
+    use crate::handler::Pause;
+    use crate::snapshot::SnapshotSource;
+    use crate::transport::Lane;
+
+    /// Writes down which panics it is told of.
+    #[derive(Default)]
+    struct Host(Mutex<Vec<String>>);
+
+    impl Handler for Host {
+        fn received(&self, _: NodeId, _: Lane, _: Drain<'_, Bytes>) -> Option<Pause> {
+            None
+        }
+        fn peer_closed(&self, _: NodeId, _: Incarnation) {}
+        fn open_snapshot(&self, _: NodeId, _: &[u8]) -> io::Result<Option<SnapshotSource>> {
+            Ok(None)
+        }
+        fn panicked(&self, message: &str) {
+            self.0.lock().unwrap().push(message.to_owned());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_and_its_task_has_ended() {
+        let host = Arc::new(Host::default());
+        let tasks = Tasks::new(Arc::clone(&host) as Arc<dyn Handler>).unwrap();
+        tasks.spawn(async {
+            tokio::task::yield_now().await;
+            panic!("at the {}nd look", 2);
+        });
+        tasks.ended().await;
+        assert_eq!(*host.0.lock().unwrap(), ["at the 2nd look"]);
+        tasks.stop().await;
+    }
 
     /// When `stop` returns, whatever tasks held is free: those that end when they are told to, and
     /// those that never would.
     #[tokio::test]
     async fn nothing_is_left_after_a_stop() {
-        let tasks = Tasks::new().unwrap();
+        let tasks = Tasks::new(Arc::new(Host::default())).unwrap();
         let held = Arc::new(());
         for stubborn in [false, true, true] {
             let (tasks_there, held) = (tasks.clone(), Arc::clone(&held));
@@ -167,6 +232,6 @@ mod tests {
 
     #[test]
     fn there_are_none_outside_of_a_runtime() {
-        assert!(Tasks::new().is_none());
+        assert!(Tasks::new(Arc::new(Host::default())).is_none());
     }
 }

@@ -53,34 +53,42 @@ pub struct Tcp {
     identity: Identity,
     settings: Settings,
     address: SocketAddr,
-    listener: Mutex<Option<TcpListener>>,
+    /// Until the start.
+    listeners: Mutex<Vec<TcpListener>>,
     shared: OnceLock<Arc<Shared>>,
     /// Set before the start.
     early: Mutex<Vec<Peer>>,
 }
 
 impl Tcp {
-    /// Takes the address to listen at. Connections are accepted after
+    /// Takes the addresses to listen at. Connections are accepted after
     /// [`start`](Transport::start).
     ///
     /// # Errors
     ///
-    /// [`StartError::Listen`] if the address is not to be had.
+    /// [`StartError::Listen`] if one of them is not to be had.
     pub fn bind(identity: Identity, mut settings: Settings) -> Result<Self, StartError> {
         settings.frame_bytes_max = settings.frame_bytes_max.min(FRAME_BYTES_MAX);
-        let listen = || {
-            let listener = TcpListener::bind(&settings.listen)?;
+        let listen = |address: &str| {
+            let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            Ok((listener, address))
+            Ok(listener)
         };
-        let (listener, address) = listen()
+        let mut listeners = Vec::new();
+        for address in settings.listen.split(',').map(str::trim) {
+            let listener = listen(address)
+                .map_err(|source| StartError::Listen { address: address.to_owned(), source })?;
+            listeners.push(listener);
+        }
+        let first = listeners.first().map(TcpListener::local_addr);
+        let address = first
+            .unwrap_or_else(|| Err(std::io::ErrorKind::InvalidInput.into()))
             .map_err(|source| StartError::Listen { address: settings.listen.clone(), source })?;
         Ok(Self {
             identity,
             settings,
             address,
-            listener: Mutex::new(Some(listener)),
+            listeners: Mutex::new(listeners),
             shared: OnceLock::new(),
             early: Mutex::default(),
         })
@@ -95,18 +103,32 @@ impl Tcp {
 
 impl Transport for Tcp {
     fn start(&self, handler: Arc<dyn Handler>) -> Result<(), StartError> {
-        let tasks = Tasks::new().ok_or(StartError::NoRuntime)?;
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let listener = listener.ok_or(StartError::AlreadyStarted)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(|source| {
-            StartError::Listen { address: self.settings.listen.clone(), source }
+        let tasks = Tasks::new(Arc::clone(&handler)).ok_or(StartError::NoRuntime)?;
+        let listeners = {
+            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *listeners)
+        };
+        if listeners.is_empty() {
+            return Err(StartError::AlreadyStarted);
+        }
+        let listeners: Result<Vec<_>, _> =
+            listeners.into_iter().map(tokio::net::TcpListener::from_std).collect();
+        let listeners = listeners.map_err(|source| StartError::Listen {
+            address: self.settings.listen.clone(),
+            source,
         })?;
-        let shared =
-            Arc::new(Shared::new(self.identity, self.settings.clone(), handler, tasks.clone()));
+        let shared = Arc::new(Shared::new(
+            self.identity.clone(),
+            self.settings.clone(),
+            handler,
+            tasks.clone(),
+        ));
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
         shared.set_peers(&early);
         early.clear();
-        tasks.spawn(inbound::accept(Arc::clone(&shared), listener));
+        for listener in listeners {
+            tasks.spawn(inbound::accept(Arc::clone(&shared), listener));
+        }
         self.shared.set(shared).map_err(|_| StartError::AlreadyStarted)
     }
 
@@ -153,7 +175,7 @@ impl Transport for Tcp {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
             if let Some(shared) = self.shared.get() {
                 shared.tasks.stop().await;
                 for peer in shared.all_peers() {

@@ -122,7 +122,7 @@ pub enum Sent {
 }
 
 /// Who this node is. The other side of every connection hears it first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The cluster. Nodes of another one are refused.
     pub cluster: ClusterId,
@@ -135,7 +135,14 @@ pub struct Identity {
     /// What this software can do beyond what its protocol version says, one bit each. The other
     /// side's are in [`PeerStatus::features`]; the transport does nothing with them.
     pub features: u64,
+    /// The voters that the cluster was founded with, ascending, as this node was told; empty if it does
+    /// not know. Two that were told otherwise would decide apart, so they refuse each other. At most
+    /// [`FOUNDERS_MAX`] are said.
+    pub founders: Arc<[NodeId]>,
 }
+
+/// The most [`Identity::founders`] that are told to the other side; if there are more, none is.
+pub const FOUNDERS_MAX: usize = 100;
 
 /// A node that this one shall be connected to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -179,7 +186,8 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } => Some(source),
+            // What it prints includes what the system says.
+            Self::Listen { source, .. } => source.source(),
             _ => None,
         }
     }

@@ -82,8 +82,44 @@ async fn a_node_of_another_cluster() {
     a.transport.set_peers(&[]);
     b.knows(&[&a]);
     let text = both_know(&a, &b, RefusalCode::WrongCluster).await;
-    assert!(text.contains("ClusterId(7)") && text.contains("ClusterId(8)"), "{text}");
+    assert!(text.contains("cluster 7,") && text.contains("you to 8;"), "{text}");
     assert!(b.last_error(1).contains("address"), "{}", b.last_error(1));
+}
+
+/// Two that were told of different founders; who does not know them is no enemy of either.
+#[tokio::test]
+async fn other_founders() {
+    let founded = |id, founders: &[u64]| {
+        let founders = founders.iter().copied().map(NodeId).collect();
+        Node::with(Identity { founders, ..identity(id) }, settings())
+    };
+    let (a, b) = (founded(1, &[1, 2, 3]), founded(2, &[1, 2, 4]));
+    a.knows(&[&b]);
+    b.knows(&[&a]);
+    let text = both_know(&a, &b, RefusalCode::OtherFounders).await;
+    assert!(text.contains("1 2 3") && text.contains("1 2 4"), "{text}");
+    assert!(!a.connected(2) && !b.connected(1));
+    let c = Node::new(3);
+    c.knows(&[&a, &b]);
+    a.knows(&[&b, &c]);
+    b.knows(&[&a, &c]);
+    c.reaches(1).await;
+    c.reaches(2).await;
+    a.reaches(3).await;
+}
+
+#[tokio::test]
+async fn nobody_at_the_address() {
+    let a = Node::new(1);
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    a.transport.set_peers(&[peer(2, nobody)]);
+    let told = |note: &Note| match note {
+        Note::Unreachable { peer, address, why } => {
+            *peer == NodeId(2) && *address == nobody.to_string() && why.contains("refused")
+        }
+        _ => false,
+    };
+    until("told", || a.host.notes.lock().unwrap().iter().any(told)).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Errors as values: one small enum per operation. Each variant says what is now true and what
-//! the caller can do.
+//! the caller can do. What an error prints includes its cause, so it is not its
+//! [`source`](std::error::Error::source) as well.
 
 use std::fmt;
 use std::io;
@@ -74,14 +75,7 @@ impl fmt::Display for Stopped {
     }
 }
 
-impl std::error::Error for Stopped {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Poisoned(why) => Some(why),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for Stopped {}
 
 /// Why records were not written. None of those given together was, in any of these cases, and the
 /// log is as it was before.
@@ -135,15 +129,7 @@ impl fmt::Display for WriteError {
     }
 }
 
-impl std::error::Error for WriteError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::NoSpace(why) => Some(why),
-            Self::Stopped(why) => Some(why),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for WriteError {}
 
 /// Why the start of a group's log was not moved, or the log not prepared for what comes. The log
 /// is as it was before.
@@ -174,16 +160,7 @@ impl fmt::Display for ChoreError {
     }
 }
 
-impl std::error::Error for ChoreError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io(why) => Some(why),
-            Self::Unreadable(why) => Some(why),
-            Self::Stopped(why) => Some(why),
-            Self::Beyond { .. } => None,
-        }
-    }
-}
+impl std::error::Error for ChoreError {}
 
 /// Why entries could not be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -228,15 +205,7 @@ impl fmt::Display for ReadError {
     }
 }
 
-impl std::error::Error for ReadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io(why) => Some(why),
-            Self::Stopped(why) => Some(why),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for ReadError {}
 
 /// Why a directory could not be opened. Nothing in it was changed, except that an operation that
 /// failed half-way (`Io`) may have left a file behind that the next start removes.
@@ -310,7 +279,7 @@ impl fmt::Display for OpenError {
             }
             Self::Empty { directory } => write!(f, "`{directory}` holds no log"),
             Self::OtherCluster { found, expected } => {
-                write!(f, "the log belongs to cluster {:x}, not {:x}", found.0, expected.0)
+                write!(f, "the log belongs to cluster {found}, not {expected}")
             }
             Self::OtherNode { found, expected } => {
                 write!(f, "the log belongs to node {found}, not {expected}")
@@ -329,14 +298,7 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io(why) => Some(why),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for OpenError {}
 
 impl From<IoFailure> for OpenError {
     fn from(why: IoFailure) -> Self {

@@ -81,7 +81,7 @@ pub fn survey(disk: &dyn Disk) -> Result<Option<Survey>, OpenError> {
 impl fmt::Display for Survey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Identity { cluster, node, incarnation } = self.identity;
-        writeln!(f, "cluster {:x}, node {node}, incarnation {:x}", cluster.0, incarnation.0)?;
+        writeln!(f, "cluster {cluster}, node {node}, incarnation {:x}", incarnation.0)?;
         for SegmentSurvey { file, size, end, first_record } in &self.segments {
             match end {
                 Some(end) => {

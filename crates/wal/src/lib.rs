@@ -66,6 +66,7 @@ mod recovery;
 mod segment;
 mod small_file;
 mod start;
+mod unsynced;
 mod wal;
 
 pub use disk::{Disk, DiskFile, DiskLock, LockError};
@@ -78,4 +79,5 @@ pub use prepare::Progress;
 pub use real_disk::RealDisk;
 pub use recovery::{Damage, DamageKind, Note, RecoveredGroup};
 pub use small_file::Identity;
+pub use unsynced::Unsynced;
 pub use wal::{Position, SyncJob, Usage, Wal};

@@ -50,8 +50,11 @@ impl Wal {
         })?;
         let mut random = Random(options.random);
         let mut examined = recovery::examine(&*disk)?;
-        let identity = match &examined {
-            Some(examined) => check_identity(examined.inventory.identity, &options)?,
+        let identity = match &mut examined {
+            Some(examined) => {
+                let found = check_identity(examined.inventory.identity, &options)?;
+                rename_cluster(&*disk, found, &options, examined)?
+            }
             None => make_identity(&*disk, &options, &mut random)?,
         };
         let mut damage = Vec::new();
@@ -121,13 +124,31 @@ impl Log {
 }
 
 fn check_identity(found: Identity, options: &Options) -> Result<Identity, OpenError> {
-    if found.cluster != options.cluster {
+    if found.cluster != options.cluster && Some(found.cluster) != options.former_cluster {
         return Err(OpenError::OtherCluster { found: found.cluster, expected: options.cluster });
     }
     if found.node != options.node {
         return Err(OpenError::OtherNode { found: found.node, expected: options.node });
     }
     Ok(found)
+}
+
+/// Gives the log of the former cluster to the present one. Records and segments do not say whose they
+/// are, but by the incarnation, which stays.
+fn rename_cluster(
+    disk: &dyn Disk,
+    found: Identity,
+    options: &Options,
+    examined: &mut Examined,
+) -> Result<Identity, OpenError> {
+    let identity = Identity { cluster: options.cluster, ..found };
+    if identity != found && examined.damage.is_empty() {
+        small_file::replace(disk, IDENTITY_FILE, &identity.to_file()).map_err(open_error)?;
+        // What an earlier attempt has left aside has been written over, and got the name.
+        let aside = format!("{IDENTITY_FILE}{}", small_file::UNFINISHED);
+        examined.inventory.unfinished.retain(|name| *name != aside);
+    }
+    Ok(identity)
 }
 
 fn make_identity(

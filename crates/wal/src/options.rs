@@ -9,6 +9,10 @@ pub struct Options {
     pub cluster: ClusterId,
     /// The node. The log of another one is refused.
     pub node: NodeId,
+    /// A cluster whose log becomes one of `cluster` as it is opened: the node has left the others of
+    /// that cluster behind and goes on without them. Durable before anything else is written. Default
+    /// none.
+    pub former_cluster: Option<ClusterId>,
     /// A random number that no other start of any node has used. A new directory takes its
     /// incarnation from it, and segments their tags.
     pub random: u64,
@@ -33,6 +37,7 @@ impl Options {
         Self {
             cluster,
             node,
+            former_cluster: None,
             random,
             create: true,
             segment_bytes: 64 << 20,

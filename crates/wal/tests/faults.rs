@@ -239,3 +239,25 @@ fn a_segment_left_without_a_record_is_durable() {
     let opened = open(&disk.after_power_cut(|_, _| Fate::Dropped), 2);
     assert_eq!(opened.groups[&GROUP].last_index, Index(2));
 }
+
+/// A disk without syncs is asked for none, and has everything as long as the power stays on.
+#[test]
+fn what_nobody_waits_for_is_there_after_a_kill() {
+    let disk = MemoryDisk::new();
+    let open = |disk: &MemoryDisk| {
+        let unsynced = quorate_wal::Unsynced::new(Arc::new(disk.clone()));
+        Wal::open(Arc::new(unsynced), &options(1)).unwrap()
+    };
+    let wal = open(&disk).wal;
+    for index in 1..=20 {
+        wal.write(&[(GROUP, &persist(index, 1, commands(index..=index, 1, 100)))]).unwrap();
+        wal.sync().unwrap();
+    }
+    wal.close().unwrap();
+    drop(wal);
+    assert_eq!(disk.counts().1, 0, "nothing was synced");
+    let opened = open(&disk.after_kill());
+    assert_eq!(opened.groups[&GROUP].last_index, Index(20));
+    let lost = disk.after_power_cut(|_, _| Fate::Dropped);
+    assert!(open(&lost).groups.is_empty(), "that was the price");
+}

@@ -52,6 +52,11 @@ fn write(event: &NodeEvent) {
         NodeEvent::PeerBack { peer } => tracing::info!(peer = hex(*peer), "member is back"),
         NodeEvent::NoSpace { full: false } | NodeEvent::Stopped(_) => tracing::info!("{event}"),
         NodeEvent::Transport(note) => write_note(note),
+        NodeEvent::Reached { peer } => tracing::info!(peer = hex(*peer), "member is reached again"),
+        NodeEvent::Repeated { event, times } => {
+            tracing::warn!(times, "what follows has happened so often since it was last told");
+            write(event);
+        }
         _ => tracing::warn!("{event}"),
     }
 }
@@ -75,6 +80,10 @@ fn write_note(note: &Note) {
         Note::RefusedBy { peer, address, refusal } => {
             let peer = hex(*peer);
             tracing::warn!(peer, address, error = %refusal, "refused by member");
+        }
+        Note::Unreachable { peer, address, why } => {
+            let peer = hex(*peer);
+            tracing::warn!(peer, address, error = why, "member cannot be reached");
         }
         other => tracing::info!("{other:?}"),
     }

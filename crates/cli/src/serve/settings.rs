@@ -98,6 +98,8 @@ pub(crate) fn settings(values: &Values) -> Result<Config, String> {
         access: Access { cors: texts("cors"), hosts: texts("host-whitelist") },
         extensive_metrics: values.text("metrics") == "extensive",
         features: features(values),
+        force_new_cluster: values.bool("force-new-cluster"),
+        unsafe_no_fsync: values.bool("unsafe-no-fsync"),
         ..Config::new(data_dir)
     })
 }

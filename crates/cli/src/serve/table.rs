@@ -257,13 +257,13 @@ flags! {
         "bootstrap-defrag-threshold-megabytes" U63, "0", Warned("nothing is defragmented at start"), "Free space at start that is given back.";
         "max-learners" U32, "1", Used, "Learners that the cluster may have.";
         "compaction-sleep-interval" Duration, "0s", Moot, "Has no effect: a compaction yields by itself.";
-        "downgrade-check-time" Duration, "5s", Moot, "Has no effect: there is nothing to downgrade to.";
+        "downgrade-check-time" Duration, "5s", Moot, "Has no effect: how far a downgrade is, is looked at twice a second.";
         "snapshot-catchup-entries" U63, "5000", Used, "Entries kept in the log for members that are behind.";
         "api-version" Text, "3.6.0", Used, "Version of the etcd API that is reported to clients.";
     }
     Unsafe {
-        "force-new-cluster" Bool, "false", Refused("a lost majority cannot be given up yet; restore a snapshot instead"), "Make a cluster of this member alone out of its data.";
-        "unsafe-no-fsync" Bool, "false", Warned("every write is synced all the same"), "Never wait for the disk: a power cut loses data.";
+        "force-new-cluster" Bool, "false", Used, "Give up all other members, once: a new cluster of this member alone with its data.";
+        "unsafe-no-fsync" Bool, "false", Used, "Never wait for the disk: a power cut loses data, and may leave a data directory that cannot be started.";
     }
     Other {
         "config-file" Text, "", Used, "A file of YAML with the other flags, which are ignored then.";

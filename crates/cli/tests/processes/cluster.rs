@@ -328,3 +328,44 @@ fn mistakes_have_exit_codes() {
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("TLS and users are not supported yet"));
 }
+
+#[test]
+fn one_goes_on_alone_and_says_what_that_costs() {
+    let cluster = Cluster::new::<3>();
+    let servers = cluster.start_all();
+    cluster.ctl(&["put", "a", "1"]);
+    // Reaches all of them.
+    cluster.ctl(&["get", "a"]);
+    let endpoint = cluster.client_url(1);
+    eventually(|| {
+        let output = quorate()
+            .args(["get", "a", "--consistency=s", "--endpoints", &endpoint])
+            .output()
+            .unwrap();
+        stdout(&output) == "a\n1\n"
+    });
+    drop(servers);
+    let mut command = cluster.command(1);
+    command.args(["--force-new-cluster", "--unsafe-no-fsync"]);
+    let mut alone = cluster.start_with(1, command);
+    let line = alone.process.wait_for("nothing waits for the disk");
+    assert!(line.contains("\"level\":\"warn\""), "{line}");
+    alone.process.wait_for("all other members are given up");
+    alone.ready();
+    let ctl = |arguments: &[&str]| {
+        let output = quorate().args(arguments).args(["--endpoints", &endpoint]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    assert_eq!(ctl(&["get", "a"]), "a\n1\n");
+    ctl(&["put", "a", "2"]);
+    assert_eq!(ctl(&["member", "list"]).lines().count(), 1);
+    alone.process.signal("KILL");
+    alone.process.wait();
+    let mut command = cluster.command(1);
+    command.arg("--force-new-cluster");
+    let mut again = cluster.start_with(1, command);
+    again.process.wait_for("--force-new-cluster is ignored: it was carried out already");
+    again.ready();
+    assert_eq!(ctl(&["get", "a"]), "a\n2\n");
+}

@@ -137,3 +137,18 @@ async fn variables_and_metrics_are_what_readers_expect() {
         assert!(body.contains(&format!("\"{name}\": ")), "{name} is missing in {body}");
     }
 }
+
+#[tokio::test]
+async fn only_pages_of_known_origins_may_read() {
+    let allowed = |access: &Access, origin: &'static str| {
+        let mut headers = HeaderMap::new();
+        access.tell(Some(&HeaderValue::from_static(origin)), &mut headers);
+        let allowed = headers.get("access-control-allow-origin");
+        allowed.map(|value| value.to_str().unwrap().to_owned())
+    };
+    let everybody = Access::default();
+    assert_eq!(allowed(&everybody, "http://a.example").as_deref(), Some("*"));
+    let one = Access { cors: vec!["http://a.example".to_owned()], ..Access::default() };
+    assert_eq!(allowed(&one, "http://a.example").as_deref(), Some("http://a.example"));
+    assert_eq!(allowed(&one, "http://b.example"), None);
+}

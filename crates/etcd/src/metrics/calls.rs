@@ -35,6 +35,8 @@ pub(crate) struct Calls {
     bytes_sent: AtomicU64,
     /// By type and version of the client.
     versions: Mutex<Vec<(&'static str, String, u64)>>,
+    /// How long reads took: those that succeeded, and those that failed.
+    ranges: [Histogram; 2],
     /// Whether the durations of all calls are kept.
     extensive: bool,
 }
@@ -67,8 +69,13 @@ impl Calls {
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
             versions: Mutex::new(Vec::new()),
+            ranges: std::array::from_fn(|_| Histogram::new(Duration::from_micros(100), 20)),
             extensive,
         }
+    }
+
+    pub(crate) fn is_extensive(&self) -> bool {
+        self.extensive
     }
 
     fn started(&self, method: usize, headers: &HeaderMap) {
@@ -94,6 +101,9 @@ impl Calls {
         counters.handled[code].fetch_add(1, Relaxed);
         if METHODS[method].request.is_some() {
             counters.requests[usize::from(code != 0)].observe(took);
+        }
+        if METHODS[method].request == Some("Range") {
+            self.ranges[usize::from(code != 0)].observe(took);
         }
         if self.extensive {
             counters.durations.observe(took);
@@ -127,6 +137,13 @@ impl Calls {
             }
         }
         self.write_requests(page);
+        let ranges = "etcd_server_range_duration_seconds";
+        page.family(ranges, Kind::Histogram, "Seconds that reads took.");
+        for (histogram, success) in self.ranges.iter().zip(["true", "false"]) {
+            if !histogram.is_empty() {
+                histogram.write(page, ranges, &[("success", success)]);
+            }
+        }
         self.write_grpc(page);
     }
 

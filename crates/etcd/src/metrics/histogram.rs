@@ -11,6 +11,8 @@ pub(crate) struct Histogram {
     /// One for each bound, and one for what is larger than all.
     buckets: Box<[AtomicU64]>,
     sum_nanos: AtomicU64,
+    /// What the page counts in, in nanoseconds.
+    unit_nanos: f64,
 }
 
 impl Histogram {
@@ -20,7 +22,14 @@ impl Histogram {
             start_nanos: u64::try_from(start.as_nanos()).unwrap_or(u64::MAX).max(1),
             buckets: (0..=count).map(|_| AtomicU64::new(0)).collect(),
             sum_nanos: AtomicU64::new(0),
+            unit_nanos: 1e9,
         }
+    }
+
+    /// The same for a family of that name, which says the unit.
+    pub(crate) fn named(name: &str, start: Duration, count: usize) -> Self {
+        let unit_nanos = if name.ends_with("_milliseconds") { 1e6 } else { 1e9 };
+        Self { unit_nanos, ..Self::new(start, count) }
     }
 
     /// Counts one duration.
@@ -41,14 +50,14 @@ impl Histogram {
     /// Writes its samples.
     pub(crate) fn write(&self, page: &mut Page, name: &str, labels: Labels<'_>) {
         let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
-        let bounds =
-            (0..counts.len() - 1).map(|power| seconds(self.start_nanos.saturating_mul(1 << power)));
-        page.histogram(name, labels, bounds, &counts, seconds(self.sum_nanos.load(Relaxed)));
+        let bounds = (0..counts.len() - 1)
+            .map(|power| self.units(self.start_nanos.saturating_mul(1 << power)));
+        page.histogram(name, labels, bounds, &counts, self.units(self.sum_nanos.load(Relaxed)));
     }
-}
 
-fn seconds(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
+    fn units(&self, nanos: u64) -> f64 {
+        nanos as f64 / self.unit_nanos
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +77,13 @@ mod tests {
         histogram.write(&mut page, "h", &[]);
         let text = page.finish();
         assert!(text.starts_with("h_bucket{le=\"0.001\"} 2\nh_bucket{le=\"0.002\"} 4\n"), "{text}");
+        let millis = Histogram::named("h_milliseconds", Duration::from_millis(100), 2);
+        millis.observe(Duration::from_millis(150));
+        let mut page = Page::default();
+        millis.write(&mut page, "h_milliseconds", &[]);
+        let page = page.finish();
+        assert!(page.contains("h_milliseconds_bucket{le=\"100\"} 0\n"), "{page}");
+        assert!(page.contains("h_milliseconds_sum 150\n"), "{page}");
         assert!(text.contains("h_bucket{le=\"8.192\"} 5\nh_bucket{le=\"+Inf\"} 6\n"), "{text}");
     }
 }

@@ -230,3 +230,42 @@ async fn plain_http_is_served_beside() {
     assert_eq!(server.handle().cluster_version().as_deref(), Some("3.6.0"));
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_says_so() {
+    use quorate_etcd::proto::etcdserverpb::auth_client::AuthClient;
+    use quorate_etcd::proto::health::HealthCheckRequest;
+    use quorate_etcd::proto::health::health_client::HealthClient;
+    use quorate_etcd::proto::v3electionpb::LeaderRequest;
+    use quorate_etcd::proto::v3electionpb::election_client::ElectionClient;
+    use quorate_etcd::proto::v3lockpb::LockRequest;
+    use quorate_etcd::proto::v3lockpb::lock_client::LockClient;
+    let directory = Directory::new();
+    let server = alone(&directory).await;
+    let clients = Clients::of(&server).await;
+    let mut auth = AuthClient::new(clients.channel.clone());
+    let status = auth.auth_status(pb::AuthStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.enabled, status.auth_revision), (false, 1));
+    let refusal = auth.authenticate(pb::AuthenticateRequest::default()).await;
+    let text = "etcdserver: authentication is not enabled";
+    refused(refusal, Code::FailedPrecondition, text);
+    let absent = |(code, text): (Code, String)| {
+        assert_eq!(code, Code::Unimplemented);
+        assert!(text.contains("not there yet"), "{text}");
+    };
+    absent(crate::support::error(auth.auth_enable(pb::AuthEnableRequest {}).await));
+    absent(crate::support::error(auth.user_list(pb::AuthUserListRequest {}).await));
+    let mut lock = LockClient::new(clients.channel.clone());
+    absent(crate::support::error(lock.lock(LockRequest::default()).await));
+    let mut election = ElectionClient::new(clients.channel.clone());
+    absent(crate::support::error(election.leader(LeaderRequest::default()).await));
+
+    let mut health = HealthClient::new(clients.channel.clone());
+    let request = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    assert_eq!(health.check(request("")).await.unwrap().into_inner().status, 1);
+    assert_eq!(crate::support::error(health.check(request("x")).await).0, Code::NotFound);
+    let mut watch = health.watch(request("")).await.unwrap().into_inner();
+    assert_eq!(watch.next().await.unwrap().unwrap().status, 1);
+    drop(watch);
+    server.shutdown().await;
+}

@@ -186,6 +186,8 @@ async fn one_becomes_two_becomes_three() {
     let request = pb::MemberPromoteRequest { id: learner.member_id() };
     let promoted = elsewhere.cluster.member_promote(request).await.unwrap().into_inner();
     assert!(promoted.members.iter().all(|member| !member.is_learner));
+    let page = crate::metrics::Page::of(&servers[1]).await;
+    assert_eq!(page.value("etcd_server_learner_promote_successes", ""), 1.0);
     let text = "etcdserver: can only promote a learner member";
     refused(elsewhere.cluster.member_promote(request).await, Code::FailedPrecondition, text);
     until("it serves", async || at_learner.kv.put(crate::support::put("k", "x")).await.is_ok())
@@ -323,6 +325,8 @@ async fn a_full_member_says_so_until_the_alarm_is_taken_back() {
     let mut clients = Clients::of(&server).await;
     let text = "etcdserver: mvcc: database space exceeded";
     refused(clients.kv.put(crate::support::put("k", "v")).await, Code::ResourceExhausted, text);
+    // The quota comes before what is wrong with a request.
+    refused(clients.kv.put(crate::support::put("", "v")).await, Code::ResourceExhausted, text);
     let alarm = |action| pb::AlarmRequest { action, ..pb::AlarmRequest::default() };
     let alarms = clients.maintenance.alarm(alarm(0)).await.unwrap().into_inner().alarms;
     let id = server.handle().member_id();

@@ -115,6 +115,12 @@ impl Hub {
         lock(&self.inner.state).tick(self.inner.config, now_us)
     }
 
+    /// Streams that are open, and events that wait in them to be read.
+    #[must_use]
+    pub fn streams(&self) -> (usize, usize) {
+        lock(&self.inner.state).streams()
+    }
+
     /// Watchers that are up to date, and watchers that are behind.
     #[must_use]
     pub fn watchers(&self) -> (usize, usize) {

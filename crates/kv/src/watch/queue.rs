@@ -219,6 +219,16 @@ impl Queue {
         Poll::Ready(self.take(state))
     }
 
+    /// Events that wait, once for each watcher that is to have them.
+    pub(super) fn events(&self) -> usize {
+        let state = lock(&self.state);
+        let of = |item: &Item| match item {
+            Item::News(news) => news.events.events.events.len() * news.watchers.len(),
+            Item::Answer(_) | Item::Notice(_) => 0,
+        };
+        state.items.iter().map(of).sum()
+    }
+
     /// The next response, if there is one.
     pub(super) fn next(&self) -> Option<WatchResponse> {
         self.take(lock(&self.state))

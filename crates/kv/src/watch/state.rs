@@ -162,6 +162,11 @@ impl State {
         self.streams.values().for_each(|stream| stream.queue.close());
     }
 
+    pub(super) fn streams(&self) -> (usize, usize) {
+        let waiting = self.streams.values().map(|stream| stream.queue.events());
+        (self.streams.len(), waiting.sum())
+    }
+
     pub(super) fn watchers(&self) -> (usize, usize) {
         self.streams.values().fold((0, 0), |(synced, behind), stream| {
             let all = stream.watchers.len() - stream.ended;

@@ -9,8 +9,12 @@ use quorate_kv::{
 };
 
 /// A small cache, so that the database goes to its disk.
-pub(crate) const CONFIG: StoreConfig =
-    StoreConfig { values_bytes_max: 4 << 10, cache_bytes: 64 << 10, tail_bytes_max: 1 << 20 };
+pub(crate) const CONFIG: StoreConfig = StoreConfig {
+    values_bytes_max: 4 << 10,
+    cache_bytes: 64 << 10,
+    tail_bytes_max: 1 << 20,
+    unsynced: false,
+};
 const ROW: &[u8] = b"row";
 
 /// xorshift64*.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use quorate_raft::{ClusterId, Entry, NodeId, Payload, Persist, Term};
-use quorate_wal::MemoryDisk;
+use quorate_raft::{ClusterId, NodeId, Term};
+use quorate_wal::{Fate, MemoryDisk};
 
 use super::*;
 use crate::durable::{
@@ -173,7 +173,7 @@ impl Place {
     fn open(&self, replica: &dyn Replicated) -> Result<Opened, StartError> {
         let disk = Arc::new(self.disk.clone());
         let first = Arc::new(Membership::of_voters([NodeId(1)]));
-        let opened = open(disk, &self.options(), &first, replica, &self.snapshots(), 1)?;
+        let opened = open(disk, &self.options(), &first, replica, &self.snapshots(), 1, None)?;
         opened.wal.close().unwrap();
         Ok(opened)
     }
@@ -317,4 +317,132 @@ fn a_damaged_snapshot_is_an_error_only_if_it_is_needed() {
     std::fs::remove_dir_all(&place.directory).unwrap();
     let error = place.plain().map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
+}
+
+/// Gives up the others on that disk.
+fn abandon(place: &Place, disk: &MemoryDisk) -> Result<Recovered, StartError> {
+    let cluster = ClusterId(2);
+    let options = Options { former_cluster: Some(CLUSTER), cluster, ..place.options() };
+    let first = Arc::new(Membership::of_voters([NodeId(1)]));
+    let replica = Replica::open(Durable(Database::new(0, LogId::ZERO))).unwrap();
+    let (disk, context) = (Arc::new(disk.clone()), Bytes::from_static(b"here"));
+    let snapshots = place.snapshots();
+    let opened = open(disk, &options, &first, &replica, &snapshots, 1, Some(&context))?;
+    opened.wal.close().unwrap();
+    Ok(opened.recovered)
+}
+
+#[test]
+fn others_are_given_up_once_whatever_comes_between() {
+    let place = Place::new();
+    let mut steps = 0;
+    loop {
+        let disk = place.disk.after_kill();
+        disk.stop_after(Some(steps));
+        let done = abandon(&place, &disk).is_ok();
+        for fate in [Fate::Kept, Fate::Dropped] {
+            let disk = disk.after_power_cut(|_, _| fate.clone());
+            let recovered = abandon(&place, &disk).unwrap();
+            assert_eq!(recovered.last_index, Index(6), "after {steps} steps");
+            let [(at, membership)] = &recovered.memberships[..] else {
+                panic!("{:?} after {steps} steps", recovered.memberships)
+            };
+            assert_eq!((at.0, membership.voters()), (6, &[NodeId(1)][..]));
+            assert_eq!(recovered.terms, [(Index(1), Term(1)), (Index(6), Term(3))]);
+            let own = membership.member(NodeId(1)).unwrap();
+            assert!(own.incarnation.is_some());
+            // And again: nothing is left to be done.
+            assert_eq!(abandon(&place, &disk).unwrap().last_index, Index(6));
+            let back = Wal::open(Arc::new(disk), &place.options()).map(|_| ());
+            assert!(back.is_err(), "it is not the former cluster's any more");
+        }
+        if done {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 4);
+}
+
+#[test]
+fn a_snapshot_on_its_way_in_comes_first() {
+    let place = Place::new();
+    place.fetched(at(10, 2));
+    let recovered = abandon(&place, &place.disk).unwrap();
+    assert_eq!((recovered.snapshot.id, recovered.last_index), (at(10, 2), Index(11)));
+    assert_eq!(recovered.memberships[0].1.voters(), [NodeId(1)]);
+}
+
+/// Runs a node on that disk until it has nothing more to do.
+fn run_alone(disk: &MemoryDisk, options: &Options) -> quorate_raft::Status {
+    use quorate_raft::{Config, Effect, Input, Raft, RequestId, Time};
+    let opened = Wal::open(Arc::new(disk.clone()), options).unwrap();
+    let recovered = opened.groups[&GROUP].recovered(Index(0), 3);
+    let wal = opened.wal;
+    let config = Config::new(options.cluster, NodeId(1), wal.identity().incarnation);
+    let now = Time(1_000_000);
+    let mut raft = Raft::new(config, now, 7, recovered).unwrap();
+    raft.step(now, Input::Campaign { id: RequestId(1) });
+    loop {
+        let mut inputs = Vec::new();
+        for effect in raft.take_effects() {
+            match effect {
+                Effect::Persist(persist) => {
+                    wal.write(&[(GROUP, &persist)]).unwrap();
+                    wal.sync().unwrap();
+                    inputs.push(Input::Persisted(persist.seq));
+                }
+                Effect::Apply(entries) => {
+                    inputs.push(Input::Applied(entries.last().unwrap().index));
+                }
+                Effect::Load(load) => {
+                    let read = wal.read(GROUP, load.first, load.last, load.bytes_max).unwrap();
+                    inputs.push(Input::Loaded { id: load.id, result: Ok(read) });
+                }
+                _ => {}
+            }
+        }
+        if inputs.is_empty() {
+            return raft.status();
+        }
+        for input in inputs {
+            raft.step(now, input);
+        }
+    }
+}
+
+/// Whatever part a member had, and wherever a change of the membership stood: alone it leads, and commits all that it has.
+#[test]
+fn one_that_is_alone_leads_whatever_it_was_before() {
+    let voters = |ids: &[u64]| Membership::of_voters(ids.iter().copied().map(NodeId));
+    let removes = |nodes: &[u64]| quorate_raft::Change {
+        steps: nodes
+            .iter()
+            .map(|node| quorate_raft::ChangeStep::Remove { node: NodeId(*node) })
+            .collect(),
+    };
+    let joint = voters(&[1, 2, 3]).changed(&removes(&[1, 2])).unwrap();
+    assert!(joint.is_joint());
+    let learner = quorate_raft::ChangeStep::AddLearner { node: NodeId(1), context: Bytes::new() };
+    let learner = voters(&[2, 3]).changed(&learner.into()).unwrap();
+    for latest in [voters(&[1, 2, 3]), voters(&[2, 3]), joint, learner] {
+        let place = Place::new();
+        let text = latest.to_string();
+        let entry = Entry::new(Index(6), Term(2), Payload::Membership(Arc::new(latest)));
+        let hard_state = HardState { term: Term(2), commit: Index(3), ..HardState::default() };
+        let persist = Persist { seq: Seq(1), hard_state, append: vec![entry] };
+        let wal = place.wal();
+        wal.write(&[(GROUP, &persist)]).unwrap();
+        wal.close().unwrap();
+        drop(wal);
+        let recovered = abandon(&place, &place.disk).unwrap();
+        assert_eq!(recovered.last_index, Index(7), "{text}");
+        let options = Options { cluster: ClusterId(2), ..place.options() };
+        let status = run_alone(&place.disk, &options);
+        assert_eq!(status.role, quorate_raft::RoleName::Leader, "{text}: {status}");
+        assert_eq!(status.membership.voters(), [NodeId(1)], "{text}");
+        assert!(!status.membership.is_joint(), "{text}");
+        // Its own first entry is behind all that was there.
+        assert_eq!((status.commit_index, status.applied), (Index(8), Index(8)), "{text}: {status}");
+    }
 }

@@ -146,6 +146,7 @@ fn endpoint(snapshots: &Arc<Snapshots>) -> Endpoint {
         node: NodeId(1),
         cluster: CLUSTER,
         incarnation: Incarnation(1),
+        founders: Arc::default(),
         inbox: Arc::new(Inbox::new(limits)),
         snapshots: Arc::clone(snapshots),
         asks: Arc::new(Asks::new(NodeId(1), 0, tokio::runtime::Handle::current())),
@@ -173,8 +174,8 @@ async fn ended(endpoint: &Endpoint) -> (bool, Vec<String>) {
         endpoint.inbox.take(&mut arrivals, 0);
         for report in arrivals.reports {
             match report {
-                crate::inbox::Report::FetchFailed { why, .. } => told.push(why),
-                crate::inbox::Report::Event(Event::Fetched { complete, .. }) => {
+                Report::FetchFailed { why, .. } => told.push(why),
+                Report::Event(Event::Fetched { complete, .. }) => {
                     return (complete, told);
                 }
                 _ => panic!("nothing else happens here"),

@@ -38,8 +38,12 @@ pub struct KeyValueMachine {
 }
 
 /// Values that fit into memory are few, so that some come from the history.
-const CONFIG: StoreConfig =
-    StoreConfig { values_bytes_max: 200, cache_bytes: 1 << 20, tail_bytes_max: 64 << 20 };
+const CONFIG: StoreConfig = StoreConfig {
+    values_bytes_max: 200,
+    cache_bytes: 1 << 20,
+    tail_bytes_max: 64 << 20,
+    unsynced: false,
+};
 /// Operations of a flush after which the power may go.
 const FLUSH_OPERATIONS: u64 = 30;
 

@@ -238,6 +238,7 @@ impl Link {
             features: route.map_or(0, |route| route.features),
             lanes: [lane(&urgent), lane(&bulk)],
             round_trip_us: None,
+            round_trips: 0,
             last_error: urgent.last_error.clone(),
             snapshot_bytes_sent: self.snapshot_bytes_sent.load(Ordering::Relaxed),
             snapshot_bytes_received: self.snapshot_bytes_received.load(Ordering::Relaxed),

@@ -62,6 +62,7 @@ fn identity(id: u64) -> Identity {
         incarnation: Incarnation(10 + id),
         boot: id,
         features: 0,
+        founders: Arc::default(),
     }
 }
 

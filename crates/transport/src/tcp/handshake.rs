@@ -4,7 +4,9 @@
 //! other that they do not understand each other. `docs/transport-format.md` has the byte maps.
 
 use std::io;
+use std::sync::Arc;
 
+use quorate_raft::NodeId;
 use quorate_wire::{Form, Reader, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -12,6 +14,7 @@ use super::connection::TEXT_BYTES_MAX;
 use super::stream::Stream;
 use crate::admission::Claim;
 use crate::refusal::{Refusal, RefusalCode};
+use crate::transport::FOUNDERS_MAX;
 
 /// The versions of the protocol that this software speaks.
 pub(super) const VERSIONS: (u16, u16) = (1, 1);
@@ -58,7 +61,7 @@ impl Purpose {
 }
 
 /// The dialling side introduces itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Hello {
     pub(super) versions: (u16, u16),
     /// `None`: a purpose that only a later version knows.
@@ -109,6 +112,12 @@ fn put_claim(claim: &Claim, out: &mut Vec<u8>) {
     claim.boot.put(out);
     claim.wanted.put(out);
     claim.features.put(out);
+    // Too many to be said are not known.
+    let founders = if claim.founders.len() > FOUNDERS_MAX { &[][..] } else { &claim.founders };
+    u16::try_from(founders.len()).expect("it was just looked at").put(out);
+    for node in founders {
+        node.put(out);
+    }
 }
 
 fn take_claim(reader: &mut Reader<'_>) -> Result<Claim, WireError> {
@@ -119,7 +128,17 @@ fn take_claim(reader: &mut Reader<'_>) -> Result<Claim, WireError> {
         boot: Form::take(reader)?,
         wanted: Form::take(reader)?,
         features: Form::take(reader)?,
+        founders: take_founders(reader)?,
     })
+}
+
+/// Earlier releases do not say them.
+fn take_founders(reader: &mut Reader<'_>) -> Result<Arc<[NodeId]>, WireError> {
+    if reader.remaining() == 0 {
+        return Ok(Arc::default());
+    }
+    let count = u16::take(reader)?;
+    (0..count).map(|_| NodeId::take(reader)).collect()
 }
 
 /// A whole message of the handshake.
@@ -260,28 +279,32 @@ fn reply_from(kind: u8, body: &[u8]) -> Result<Reply, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_raft::{ClusterId, Incarnation, NodeId};
+    use quorate_raft::{ClusterId, Incarnation};
 
-    const CLAIM: Claim = Claim {
-        cluster: ClusterId(1),
-        node: NodeId(2),
-        incarnation: Incarnation(3),
-        boot: 4,
-        wanted: NodeId(5),
-        features: 6,
-    };
+    fn claim() -> Claim {
+        Claim {
+            cluster: ClusterId(1),
+            node: NodeId(2),
+            incarnation: Incarnation(3),
+            boot: 4,
+            wanted: NodeId(5),
+            features: 6,
+            founders: [NodeId(2), NodeId(5)].into(),
+        }
+    }
 
     fn hello() -> Hello {
-        Hello { versions: VERSIONS, purpose: Some(Purpose::Bulk), claim: CLAIM }
+        Hello { versions: VERSIONS, purpose: Some(Purpose::Bulk), claim: claim() }
     }
 
     #[test]
     fn known_bytes() {
         let bytes = hello().bytes();
-        assert_eq!(bytes[..12], *b"\x89QRM\r\n\x1a\n\x01\x00\x38\x00");
+        assert_eq!(bytes[..12], *b"\x89QRM\r\n\x1a\n\x01\x00\x4a\x00");
         assert_eq!(bytes[16..24], [1, 0, 1, 0, 2, 0, 0, 0]);
         let numbers: Vec<u8> = (1..=6u64).flat_map(u64::to_le_bytes).collect();
-        assert_eq!(bytes[24..], numbers);
+        assert_eq!(bytes[24..72], numbers);
+        assert_eq!(bytes[72..], [2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[12..16], {
             let covered: Vec<u8> = bytes[8..12].iter().chain(&bytes[16..]).copied().collect();
             quorate_raft::crc32c(&covered).to_le_bytes()
@@ -333,16 +356,30 @@ mod tests {
         assert_eq!(receive_hello(&mut far).await.unwrap(), hello());
     }
 
+    /// Of earlier releases, which end before the founders, and of clusters with too many of them.
+    #[tokio::test]
+    async fn founders_may_be_unknown() {
+        let many = Claim { founders: (1..=200).map(NodeId).collect(), ..claim() };
+        let said = Hello { claim: many, ..hello() }.bytes();
+        let earlier = message(HELLO, &hello().bytes()[16..72]);
+        for bytes in [said, earlier] {
+            let (mut near, mut far) = tokio::io::duplex(4096);
+            near.write_all(&bytes).await.unwrap();
+            let heard = receive_hello(&mut far).await.unwrap();
+            assert_eq!(heard.claim, Claim { founders: Arc::default(), ..claim() });
+        }
+    }
+
     #[tokio::test]
     async fn replies_arrive() {
         let (mut near, mut far) = tokio::io::duplex(4096);
-        send_welcome(&mut far, 1, &CLAIM).await.unwrap();
-        let reply = introduce(&mut near, Purpose::Urgent, CLAIM).await.unwrap();
-        assert!(matches!(reply, Reply::Welcome(claim) if claim == CLAIM));
+        send_welcome(&mut far, 1, &claim()).await.unwrap();
+        let reply = introduce(&mut near, Purpose::Urgent, claim()).await.unwrap();
+        assert!(matches!(reply, Reply::Welcome(found) if found == claim()));
         let (mut near, mut far) = tokio::io::duplex(4096);
         let refusal = Refusal::unknown_node(NodeId(5));
         send_refusal(&mut far, &refusal).await.unwrap();
-        let reply = introduce(&mut near, Purpose::Urgent, CLAIM).await.unwrap();
+        let reply = introduce(&mut near, Purpose::Urgent, claim()).await.unwrap();
         assert!(matches!(reply, Reply::Refused(got) if got == refusal));
     }
 

@@ -36,7 +36,11 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Why no connection came about.
 pub(super) enum DialError {
     /// The network, or nobody there.
-    Failed(String),
+    Failed {
+        /// Where it was tried.
+        address: String,
+        why: String,
+    },
     /// The other side does not want this node, or this one the other.
     Refused(Refusal),
 }
@@ -84,7 +88,11 @@ pub(super) async fn keep_connected(
                 attempts = attempts.wrapping_add(1);
                 state.connect_failures.fetch_add(1, Ordering::Relaxed);
                 match why {
-                    DialError::Failed(why) => peer.failed(&why),
+                    DialError::Failed { address, why } => {
+                        peer.failed(&format!("{address}: {why}"));
+                        let peer = peer.node;
+                        shared.handler.note(Note::Unreachable { peer, address, why });
+                    }
                     DialError::Refused(refusal) => peer.failed(&refusal.text),
                 }
             }
@@ -135,7 +143,7 @@ pub(super) async fn dial(
         let reply = introduce(&mut *stream, purpose, claim).await?;
         Ok::<_, Greeting>((stream, reply))
     });
-    let failed = |why: &str| DialError::Failed(format!("{address}: {why}"));
+    let failed = |why: &str| DialError::Failed { address: address.to_owned(), why: why.to_owned() };
     let (stream, reply) = match dialled.await {
         Ok(Ok(done)) => done,
         Ok(Err(Greeting::Failed(why))) => return Err(failed(&why.to_string())),
@@ -177,6 +185,7 @@ fn check(shared: &Shared, peer: &PeerState, claim: &Claim) -> Result<(), Refusal
     if claim.node != peer.node || claim.wanted != shared.identity.node {
         return Err(Refusal::wrong_node(claim.node, peer.node));
     }
+    claim.check_founders(&shared.identity)?;
     match peer.known() {
         Known::Peer(Some(bound)) if bound != claim.incarnation => {
             Err(Refusal::wrong_incarnation(peer.node, bound, claim.incarnation))
@@ -300,6 +309,7 @@ impl Writer {
                 {
                     let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX).max(1);
                     hold.peer.round_trip_us.store(us, Ordering::Relaxed);
+                    hold.peer.round_trips.fetch_add(1, Ordering::Relaxed);
                 }
             }
             while let Poll::Ready(heard) = connection.poll_tick(cx) {
@@ -341,7 +351,9 @@ impl Writer {
 impl From<DialError> for crate::snapshot::FetchError {
     fn from(why: DialError) -> Self {
         match why {
-            DialError::Failed(why) => Self::Unreachable { why },
+            DialError::Failed { address, why } => {
+                Self::Unreachable { why: format!("{address}: {why}") }
+            }
             DialError::Refused(refusal) => Self::Refused(refusal),
         }
     }

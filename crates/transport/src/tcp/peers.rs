@@ -33,6 +33,7 @@ pub(super) struct PeerState {
     pub(super) lanes: [LaneState; 2],
     life: Mutex<Current>,
     pub(super) round_trip_us: AtomicU64,
+    pub(super) round_trips: AtomicU64,
     last_error: Mutex<String>,
     pub(super) snapshot_bytes_sent: AtomicU64,
     pub(super) snapshot_bytes_received: AtomicU64,
@@ -130,6 +131,7 @@ impl PeerState {
             lanes: [lane(), lane()],
             life: Mutex::default(),
             round_trip_us: AtomicU64::new(0),
+            round_trips: AtomicU64::new(0),
             last_error: Mutex::default(),
             snapshot_bytes_sent: AtomicU64::new(0),
             snapshot_bytes_received: AtomicU64::new(0),
@@ -281,6 +283,7 @@ impl PeerState {
             features: life.as_ref().map_or(0, |life| life.features),
             lanes: [lane(&self.lanes[0]), lane(&self.lanes[1])],
             round_trip_us: (round_trip_us > 0).then_some(round_trip_us),
+            round_trips: self.round_trips.load(Ordering::Relaxed),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             snapshot_bytes_sent: self.snapshot_bytes_sent.load(Ordering::Relaxed),
             snapshot_bytes_received: self.snapshot_bytes_received.load(Ordering::Relaxed),
@@ -301,6 +304,7 @@ mod tests {
             boot,
             wanted: NodeId(1),
             features: 0,
+            founders: Arc::default(),
         }
     }
 

@@ -9,8 +9,8 @@ use super::stream::{Plain, Security};
 /// Settings of a [`Tcp`](super::Tcp) transport. The defaults suit a cluster within one region.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where to listen: `host:port`; port 0 lets the system choose
-    /// ([`Tcp::local_address`](super::Tcp::local_address) tells which).
+    /// Where to listen: `host:port`, or several of them separated by commas; port 0 lets the system choose
+    /// ([`Tcp::local_address`](super::Tcp::local_address) tells which, of the first).
     pub listen: String,
     /// Seed of the jitter in back-off; any number, different on each node.
     pub seed: u64,

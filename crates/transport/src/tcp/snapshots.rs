@@ -231,7 +231,7 @@ async fn connect(shared: &Arc<Shared>, from: NodeId) -> Result<(Connection, Hold
     let mut attempt = 0;
     loop {
         match dial(shared, &peer, &setting, Purpose::Snapshot, attempt).await {
-            Err(DialError::Failed(_)) if attempt + 1 < addresses => attempt += 1,
+            Err(DialError::Failed { .. }) if attempt + 1 < addresses => attempt += 1,
             result => return result.map_err(FetchError::from),
         }
     }

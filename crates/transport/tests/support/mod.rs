@@ -138,6 +138,7 @@ pub(crate) fn identity(id: u64) -> Identity {
         incarnation: Incarnation(100 + id),
         boot: 1000 + id,
         features: id,
+        founders: Arc::default(),
     }
 }
 
@@ -172,9 +173,10 @@ impl Node {
             admits: AtomicBool::new(false),
             slow: watch::Sender::new(false),
         });
+        let id = identity.node.0;
         let transport = Arc::new(Tcp::bind(identity, settings).unwrap());
         transport.start(Arc::clone(&host) as Arc<dyn Handler>).unwrap();
-        Self { id: identity.node.0, transport, host, frames }
+        Self { id, transport, host, frames }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -328,7 +328,11 @@ fn abandon(place: &Place, disk: &MemoryDisk) -> Result<Recovered, StartError> {
     let (disk, context) = (Arc::new(disk.clone()), Bytes::from_static(b"here"));
     let snapshots = place.snapshots();
     let opened = open(disk, &options, &first, &replica, &snapshots, 1, Some(&context))?;
-    opened.wal.close().unwrap();
+    let failed = |why: &dyn std::fmt::Display| StartError::Disk {
+        directory: "log".to_owned(),
+        why: why.to_string(),
+    };
+    opened.wal.close().map_err(|why| failed(&why))?;
     Ok(opened.recovered)
 }
 

@@ -174,7 +174,7 @@ async fn ended(endpoint: &Endpoint) -> (bool, Vec<String>) {
         endpoint.inbox.take(&mut arrivals, 0);
         for report in arrivals.reports {
             match report {
-                Report::Fetching { .. } => {}
+                Report::Fetching { .. } | Report::FetchEnded { .. } => {}
                 Report::FetchFailed { why, .. } => told.push(why),
                 Report::Event(Event::Fetched { complete, .. }) => {
                     return (complete, told);

@@ -38,7 +38,7 @@ impl WatchService {
         if request.uri().path() != "/etcdserverpb.Watch/Watch" {
             return Status::unimplemented("").into_http();
         }
-        Grpc::new(WatchCodec)
+        Grpc::new(WatchCodec::default())
             .apply_max_message_size_config(Some(bytes_max), Some(usize::MAX))
             .streaming(self, request)
             .await
@@ -66,16 +66,23 @@ impl StreamingService<pb::WatchRequest> for WatchService {
 
 /// A response on its way to the wire.
 pub(crate) struct Said {
-    /// Everything but the events.
-    head: pb::WatchResponse,
+    header: pb::ResponseHeader,
+    watch_id: i64,
+    /// What most responses have none of.
+    rest: Option<Box<pb::WatchResponse>>,
     events: quorate_kv::Events,
     /// There have been others just before, and more may follow at once.
     in_a_row: bool,
 }
 
-/// Encodes events once for all watchers that are told of them: with a thousand of them, that is what costs.
-#[derive(Clone, Copy, Default)]
-struct WatchCodec;
+/// Encodes events once for all watchers that are told of them, and a header once for all responses of a stream that have the
+/// same: with a thousand watchers, that is what costs.
+#[derive(Clone, Default)]
+struct WatchCodec {
+    header: pb::ResponseHeader,
+    /// What that one is on the wire.
+    encoded_header: Vec<u8>,
+}
 
 impl Codec for WatchCodec {
     type Encode = Said;
@@ -84,7 +91,7 @@ impl Codec for WatchCodec {
     type Decoder = ProstDecoder<pb::WatchRequest>;
 
     fn encoder(&mut self) -> Self {
-        Self
+        Self::default()
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -104,15 +111,33 @@ impl Encoder for WatchCodec {
     type Error = Status;
 
     fn encode(&mut self, item: Said, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        let Said { head, events, in_a_row } = item;
+        let Said { header, watch_id, rest, events, in_a_row } = item;
+        if self.encoded_header.is_empty() || self.header != header {
+            let only = pb::WatchResponse { header: Some(header), ..pb::WatchResponse::default() };
+            self.encoded_header = only.encode_to_vec();
+            self.header = header;
+        }
         let events = if events.is_empty() { None } else { Some(events.encoded(encoded)) };
-        let bytes = head.encoded_len() + events.as_ref().map_or(0, |events| events.len());
+        let bytes = self.encoded_header.len()
+            + ID_BYTES_MAX
+            + rest.as_ref().map_or(0, |rest| rest.encoded_len())
+            + events.as_ref().map_or(0, |events| events.len());
         if buf.chunk_mut().len() < bytes {
             // In the middle of much, room for all that is sent at once, so that nothing is moved again.
             buf.reserve(if in_a_row { bytes + Self::SENT_BYTES } else { bytes });
         }
-        head.encode(buf).map_err(|why| Status::internal(why.to_string()))?;
-        // The parts of a message may follow each other in any order, so the one with the events simply goes on.
+        // The parts of a message simply follow each other.
+        buf.put_slice(&self.encoded_header);
+        if watch_id != 0 {
+            let mut small = [0; ID_BYTES_MAX];
+            let mut free = &mut small[..];
+            prost::encoding::int64::encode(WATCH_ID, &watch_id, &mut free);
+            let left = free.len();
+            buf.put_slice(&small[..ID_BYTES_MAX - left]);
+        }
+        if let Some(rest) = rest {
+            rest.encode(buf).map_err(|why| Status::internal(why.to_string()))?;
+        }
         events.iter().for_each(|events| buf.put_slice(events));
         Ok(())
     }
@@ -121,6 +146,10 @@ impl Encoder for WatchCodec {
         BufferSettings::new(Self::FIRST_BYTES, Self::SENT_BYTES)
     }
 }
+
+/// The field of a watcher's number, and the most that it takes.
+const WATCH_ID: u32 = 2;
+const ID_BYTES_MAX: usize = 11;
 
 /// The part of a response that has the events, in the form of the wire.
 fn encoded(events: &[Event]) -> Vec<u8> {
@@ -270,15 +299,106 @@ fn create_of(create: pb::WatchCreateRequest) -> WatchCreate {
 }
 
 fn said(member: &Member, response: WatchResponse, in_a_row: bool) -> Said {
-    let head = pb::WatchResponse {
-        header: member.header(response.revision.0),
-        watch_id: response.watch_id.0,
-        created: response.created,
-        canceled: response.canceled,
-        compact_revision: response.compact_revision.map_or(0, |revision| revision.0),
-        cancel_reason: response.cancel_reason.map(String::from).unwrap_or_default(),
-        fragment: response.fragment,
-        events: Vec::new(),
-    };
-    Said { head, events: response.events, in_a_row }
+    let WatchResponse {
+        watch_id,
+        revision,
+        created,
+        canceled,
+        compact_revision,
+        cancel_reason,
+        fragment,
+        events,
+    } = response;
+    let rest = (created || canceled || fragment).then(|| {
+        Box::new(pb::WatchResponse {
+            created,
+            canceled,
+            compact_revision: compact_revision.map_or(0, |revision| revision.0),
+            cancel_reason: cancel_reason.map(String::from).unwrap_or_default(),
+            fragment,
+            ..pb::WatchResponse::default()
+        })
+    });
+    let header = member.header(revision.0).unwrap_or_default();
+    Said { header, watch_id: watch_id.0, rest, events, in_a_row }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use quorate_kv::KeyValue;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    /// What the codec makes of some responses.
+    async fn sent(responses: Vec<Said>) -> Vec<pb::WatchResponse> {
+        let source = tokio_stream::iter(responses.into_iter().map(Ok));
+        let body = tonic::codec::EncodeBody::new_server(
+            WatchCodec::default(),
+            source,
+            None,
+            tonic::codec::SingleMessageCompressionOverride::default(),
+            None,
+        );
+        let decoder = tonic_prost::ProstCodec::<(), pb::WatchResponse>::default().decoder();
+        let stream = Streaming::new_response(decoder, body, http::StatusCode::OK, None, None);
+        stream.map(Result::unwrap).collect().await
+    }
+
+    #[tokio::test]
+    async fn what_is_encoded_in_parts_is_one_message() {
+        let pair = |value: &'static [u8]| KeyValue {
+            key: Bytes::from_static(b"k"),
+            create_revision: Revision(2),
+            mod_revision: Revision(300),
+            version: 2,
+            value: Bytes::from_static(value),
+            lease: None,
+        };
+        let put = Event::put(pair(b"new"), Some(pair(b"old")));
+        let gone = Event::delete(Bytes::from_static(b"gone"), Revision(300), None);
+        let events = quorate_kv::Events::from(std::sync::Arc::from([put, gone]));
+        let header =
+            |revision| pb::ResponseHeader { cluster_id: u64::MAX, revision, ..header_of() };
+        fn header_of() -> pb::ResponseHeader {
+            pb::ResponseHeader { member_id: 7, raft_term: 3, ..pb::ResponseHeader::default() }
+        }
+        let ended = pb::WatchResponse {
+            canceled: true,
+            compact_revision: 9,
+            cancel_reason: "compacted".to_owned(),
+            ..pb::WatchResponse::default()
+        };
+        let said = |revision, watch_id, events: &quorate_kv::Events, rest: &pb::WatchResponse| {
+            let rest = (*rest != pb::WatchResponse::default()).then(|| Box::new(rest.clone()));
+            Said {
+                header: header(revision),
+                watch_id,
+                rest,
+                events: events.clone(),
+                in_a_row: true,
+            }
+        };
+        let (none, plain) = (quorate_kv::Events::default(), pb::WatchResponse::default());
+        let responses = vec![
+            said(300, 0, &events, &plain),
+            said(300, 1, &events, &plain),
+            said(301, -1, &none, &plain),
+            said(0, i64::MAX, &none, &ended),
+        ];
+        let expected = |revision, watch_id, with: &quorate_kv::Events, rest: pb::WatchResponse| {
+            let events = with.iter().map(convert::event).collect();
+            pb::WatchResponse { header: Some(header(revision)), watch_id, events, ..rest }
+        };
+        assert_eq!(
+            sent(responses).await,
+            [
+                expected(300, 0, &events, plain.clone()),
+                expected(300, 1, &events, plain.clone()),
+                expected(301, -1, &none, plain),
+                expected(0, i64::MAX, &none, ended),
+            ]
+        );
+    }
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition,
+    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    StorageBackend, TableDefinition,
 };
 
 use crate::record::{self, Place, RecordError, RecordRef};
@@ -177,7 +177,7 @@ impl Disk {
     pub(crate) fn bytes_in_use(&self) -> Result<u64, DiskError> {
         let transaction = self.database.begin_read().map_err(failed)?;
         let history = transaction.open_table(HISTORY).map_err(failed)?;
-        let stats = redb::ReadableTableMetadata::stats(&history).map_err(failed)?;
+        let stats = history.stats().map_err(failed)?;
         Ok(stats.stored_bytes() + stats.metadata_bytes())
     }
 }
@@ -257,6 +257,11 @@ impl DiskView {
             }
         }
         Ok(())
+    }
+
+    /// How many records there are.
+    pub(crate) fn records(&self) -> Result<u64, DiskError> {
+        self.inner.history.len().map_err(failed)
     }
 
     /// Shows all records, the newest first, until `show` has seen enough.

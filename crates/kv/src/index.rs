@@ -14,7 +14,7 @@ mod values;
 use crate::index::block::Block;
 pub(crate) use crate::index::key::{Key, Step};
 pub(crate) use crate::index::key_range::KeyRange;
-pub(crate) use crate::index::loading::Loading;
+pub(crate) use crate::index::loading::{Gathering, LOADING_RECORDS_MAX, Loading};
 use crate::index::names::Names;
 use crate::index::values::{Values, alone};
 use crate::record::{Place, PutRef};

@@ -3,14 +3,16 @@
 use core::fmt;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc,
+};
 
 use redb::StorageBackend;
 
 use crate::defragment::Target;
 use crate::disk::{Disk, DiskError, DiskView};
 use crate::flush::Flush;
-use crate::index::{Index, Loading};
+use crate::index::{Gathering, Index, LOADING_RECORDS_MAX, Loading};
 use crate::meta::{self, Meta};
 use crate::range::Failure;
 use crate::reader::Reader;
@@ -421,21 +423,18 @@ fn load(view: &DiskView, config: StoreConfig) -> Result<(State, Opened), DiskErr
 }
 
 fn load_history(view: &DiskView, state: &mut State) -> Result<(), DiskError> {
-    let mut bad = None;
-    let revision = state.revision;
-    let mut index = Loading::new(state.index.values_bytes_max());
-    view.scan_back(|place: Place, record| {
-        if place.revision > revision {
-            bad = Some(format!("revision {} beyond the current {revision}", place.revision));
-            return false;
-        }
-        index.push(place, &record);
-        true
-    })?;
-    if let Some(what) = bad {
-        return Err(DiskError::Content { what });
+    let mut loading = Loading::new(state.index.values_bytes_max());
+    let is_long = view.records()? > LOADING_RECORDS_MAX as u64;
+    if is_long {
+        load_on_two_threads(view, state.revision, &mut loading)?;
+    } else {
+        let mut gathering = loading.gathering();
+        gather(view, state.revision, &mut gathering, |gathering| {
+            loading.take_in(gathering);
+            true
+        })?;
     }
-    let index = index.finish();
+    let index = loading.finish();
     let leased: Vec<_> = index
         .range(crate::index::KeyRange::all())
         .filter_map(|(key, entry)| Some((bytes::Bytes::copy_from_slice(key), entry.lease()?)))
@@ -447,4 +446,60 @@ fn load_history(view: &DiskView, state: &mut State) -> Result<(), DiskError> {
     }
     state.index = index;
     Ok(())
+}
+
+/// Gathers all records, and hands over what is gathered and sorted, which comes back empty; until that is not wanted.
+fn gather(
+    view: &DiskView,
+    revision: i64,
+    gathering: &mut Gathering,
+    mut hand_over: impl FnMut(&mut Gathering) -> bool,
+) -> Result<(), DiskError> {
+    let mut bad = None;
+    view.scan_back(|place: Place, record| {
+        if place.revision > revision {
+            bad = Some(format!("revision {} beyond the current {revision}", place.revision));
+            return false;
+        }
+        gathering.push(place, &record) || {
+            gathering.sort();
+            hand_over(gathering)
+        }
+    })?;
+    if let Some(what) = bad {
+        return Err(DiskError::Content { what });
+    }
+    gathering.sort();
+    hand_over(gathering);
+    Ok(())
+}
+
+/// One thread reads and sorts, and this one takes in what it has. Which values are taken in is decided by how many there
+/// were two hand-overs ago, and so never by chance.
+fn load_on_two_threads(
+    view: &DiskView,
+    revision: i64,
+    loading: &mut Loading,
+) -> Result<(), DiskError> {
+    let (full, filled) = mpsc::channel();
+    let (empty, emptied) = mpsc::channel();
+    let mut gathering = loading.gathering();
+    let _ = empty.send(loading.gathering());
+    std::thread::scope(|scope| {
+        let reading = move || {
+            gather(view, revision, &mut gathering, |gathering| {
+                let Ok(next) = emptied.recv() else { return false };
+                full.send(std::mem::replace(gathering, next)).is_ok()
+            })
+        };
+        let reader = std::thread::Builder::new().name("quorate-load".to_owned());
+        let reader = reader.spawn_scoped(scope, reading);
+        let reader = reader.map_err(|why| DiskError::Database(Box::new(redb::Error::Io(why))))?;
+        for mut gathering in filled {
+            loading.take_in(&mut gathering);
+            // It may have all that it needs.
+            let _ = empty.send(gathering);
+        }
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

@@ -14,12 +14,22 @@ const GATHERED_MAX: usize = 65_536;
 /// Bytes of keys and values after which no more are.
 const GATHERED_BYTES_MAX: usize = 8 << 20;
 
+/// How many records are on their way at the most, gathered or being gathered.
+pub(crate) const LOADING_RECORDS_MAX: usize = 2 * GATHERED_MAX;
+
 /// An index that takes in records, from the newest to the oldest.
 #[derive(Debug)]
 pub(crate) struct Loading {
     index: Index,
-    gathered: Vec<Gathered>,
+}
+
+/// Records that are gathered. Two of them are enough for one thread to gather while another takes in.
+#[derive(Debug, Default)]
+pub(crate) struct Gathering {
+    records: Vec<Gathered>,
     bytes: Vec<u8>,
+    /// The index has room for more values.
+    has_room: bool,
 }
 
 #[derive(Debug)]
@@ -40,48 +50,57 @@ impl Gathered {
     }
 }
 
-impl Loading {
-    pub(crate) fn new(values_bytes_max: usize) -> Self {
-        Self { index: Index::new(values_bytes_max), gathered: Vec::new(), bytes: Vec::new() }
-    }
-
-    /// The next older record.
-    pub(crate) fn push(&mut self, place: Place, record: &RecordRef<'_>) {
-        // Values are taken in as long as there is room for them.
-        let has_room = self.index.values.bytes() < self.index.values_bytes_max;
-        let pair = if has_room { record.pair } else { record.key };
+impl Gathering {
+    /// The next older record. Whether there is room for another.
+    pub(crate) fn push(&mut self, place: Place, record: &RecordRef<'_>) -> bool {
+        // Values are gathered as long as there is room for them.
+        let pair = if self.has_room { record.pair } else { record.key };
         let put = record.put.as_ref().map(|put| (put.create_revision, put.version, put.lease));
-        self.gathered.push(Gathered {
+        self.records.push(Gathered {
             head: 0,
             from: self.bytes.len(),
             key_bytes: record.key.len(),
             pair_bytes: pair.len(),
-            has_value: has_room,
+            has_value: self.has_room,
             place,
             put,
         });
         self.bytes.extend_from_slice(pair);
-        if self.gathered.len() >= GATHERED_MAX || self.bytes.len() >= GATHERED_BYTES_MAX {
-            self.take_in();
-        }
+        self.records.len() < GATHERED_MAX && self.bytes.len() < GATHERED_BYTES_MAX
     }
 
-    fn take_in(&mut self) {
+    /// Brings the records into the order of their keys; those of one key stay in theirs.
+    pub(crate) fn sort(&mut self) {
         let bytes = &self.bytes;
-        let Some(first) = self.gathered.first() else { return };
+        let Some(first) = self.records.first() else { return };
         let first = first.key(bytes);
         let shared = self
-            .gathered
+            .records
             .iter()
             .fold(first.len(), |shared, record| in_common(&first[..shared], record.key(bytes)));
-        for record in &mut self.gathered {
+        for record in &mut self.records {
             record.head = head(record.key(bytes), shared);
         }
-        // Those of one key stay in their order.
-        self.gathered.sort_by(|one, other| {
+        self.records.sort_by(|one, other| {
             one.head.cmp(&other.head).then_with(|| one.key(bytes).cmp(other.key(bytes)))
         });
-        for record in &self.gathered {
+    }
+}
+
+impl Loading {
+    pub(crate) fn new(values_bytes_max: usize) -> Self {
+        Self { index: Index::new(values_bytes_max) }
+    }
+
+    /// Room for the first records.
+    pub(crate) fn gathering(&self) -> Gathering {
+        Gathering { has_room: self.index.values_bytes_max > 0, ..Gathering::default() }
+    }
+
+    /// Takes in records that are sorted, and makes room for others in their place.
+    pub(crate) fn take_in(&mut self, gathering: &mut Gathering) {
+        let Gathering { records, bytes, has_room } = gathering;
+        for record in records.drain(..) {
             let pair = &bytes[record.from..][..record.pair_bytes];
             let (key, value) = pair.split_at(record.key_bytes);
             let put = record.put.map(|(create_revision, version, lease)| PutRef {
@@ -92,13 +111,12 @@ impl Loading {
             });
             self.index.load(record.place, key, put.as_ref(), record.has_value.then_some(pair));
         }
-        self.gathered.clear();
-        self.bytes.clear();
+        bytes.clear();
+        *has_room = self.index.values.bytes() < self.index.values_bytes_max;
     }
 
     /// The index, with all that was taken in.
-    pub(crate) fn finish(mut self) -> Index {
-        self.take_in();
+    pub(crate) fn finish(self) -> Index {
         let mut index = self.index;
         index.loaded();
         index

@@ -777,7 +777,7 @@ impl Ending {
 
     /// From now on the node has stopped; its log is let go of.
     fn stop(&mut self, why: StopReason) {
-        self.shared.set_stopped(&why);
+        self.shared.set_stopped(why.clone());
         self.shared.forget_log();
         self.why = why;
     }

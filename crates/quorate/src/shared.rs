@@ -32,7 +32,9 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<NodeEvent>,
     repeats: Mutex<Repeats<Matter>>,
     /// Why the node has stopped, from then on.
-    pub(crate) stopped: watch::Sender<Option<StopReason>>,
+    stopped: OnceLock<StopReason>,
+    /// For those who wait for that.
+    has_stopped: watch::Sender<bool>,
     /// Where the configuration stands that has removed this node, once it is committed.
     pub(crate) removed: OnceLock<Index>,
     /// All its threads have ended, too.
@@ -53,7 +55,8 @@ impl Shared {
             membership: watch::channel(Arc::default()).0,
             events: broadcast::channel(EVENTS_MAX).0,
             repeats: Mutex::default(),
-            stopped: watch::channel(None).0,
+            stopped: OnceLock::new(),
+            has_stopped: watch::channel(false).0,
             removed: OnceLock::new(),
             ended: watch::channel(false).0,
         }
@@ -99,16 +102,13 @@ impl Shared {
 
     /// Why the node does not run any more; `None` while it does.
     pub(crate) fn stopped(&self) -> Option<StopReason> {
-        self.stopped.borrow().clone()
+        self.stopped.get().cloned()
     }
 
     /// The first reason counts.
-    pub(crate) fn set_stopped(&self, why: &StopReason) {
-        self.stopped.send_if_modified(|stopped| {
-            let first = stopped.is_none();
-            stopped.get_or_insert_with(|| why.clone());
-            first
-        });
+    pub(crate) fn set_stopped(&self, why: StopReason) {
+        let _ = self.stopped.set(why);
+        self.has_stopped.send_replace(true);
     }
 
     /// The same for a node that takes nothing any more.
@@ -119,9 +119,9 @@ impl Shared {
     /// Why whoever was to answer is gone. A driver that panics lets go of those who wait a moment
     /// before the reason is known, so this waits for it.
     pub(crate) async fn why_unanswered(&self) -> StopReason {
-        let mut stopped = self.stopped.subscribe();
-        let why = stopped.wait_for(Option::is_some).await;
-        why.ok().and_then(|why| why.clone()).unwrap_or(StopReason::Requested)
+        let mut has_stopped = self.has_stopped.subscribe();
+        let _ = has_stopped.wait_for(|has_stopped| *has_stopped).await;
+        self.stop_reason()
     }
 }
 

@@ -28,8 +28,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// * **[`Lane::Urgent`] never waits behind [`Lane::Bulk`]**, nor either behind a snapshot.
 /// * **Nothing blocks and nothing grows without bound.** [`send`](Self::send) returns at once.
 /// * **A frame comes from whom it seems to come from**: the identity that the other side proved
-///   (as far as the transport proves anything) when it connected, in the same cluster, with the
-///   incarnation that [`set_peers`](Self::set_peers) names.
+///   (as far as the transport proves anything) when it connected, in the same cluster, founded with
+///   the same members as far as both know, with the incarnation that [`set_peers`](Self::set_peers)
+///   names.
 pub trait Transport: Send + Sync + 'static {
     /// Begins to listen, dial and deliver. Called once, from within a tokio runtime whose timers
     /// and sockets are enabled (`enable_all`).

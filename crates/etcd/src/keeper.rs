@@ -23,7 +23,6 @@ impl Member {
     pub(crate) async fn keep(self, mut stopping: watch::Receiver<bool>) {
         let mut events = self.0.node.events();
         let mut with_leader = Instant::now();
-        let mut was_member = false;
         loop {
             let now_us = clock::now_us();
             let wake = self.0.data.leases().lessor.wake_us();
@@ -54,13 +53,12 @@ impl Member {
             self.0
                 .leaderless
                 .send_if_modified(|now| std::mem::replace(now, leaderless) != leaderless);
-            let is_member = self.0.node.membership().contains(NodeId(self.0.member_id));
-            if was_member && !is_member {
+            // Once it is committed: until then it may be taken back.
+            if self.0.node.removed().is_some() && !*self.0.removed.borrow() {
                 // Nothing else can be done if it cannot be noted: the others refuse this member anyway.
                 let _ = identity::mark_removed(&self.config().data_dir.join("member"));
                 self.0.removed.send_replace(true);
             }
-            was_member = is_member;
         }
     }
 

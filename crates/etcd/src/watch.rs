@@ -123,8 +123,8 @@ impl Encoder for WatchCodec {
         let events = if events.is_empty() { None } else { Some(events.encoded(encoded)) };
         let bytes = self.encoded_header.len()
             + ID_BYTES_MAX
-            + rest.as_ref().map_or(0, |rest| rest.encoded_len())
-            + events.as_ref().map_or(0, |events| events.len());
+            + rest.as_deref().map_or(0, Message::encoded_len)
+            + events.as_deref().map_or(0, <[u8]>::len);
         if buf.chunk_mut().len() < bytes {
             // In the middle of much, room for all that is sent at once, so that nothing is moved again.
             buf.reserve(if in_a_row { bytes + Self::SENT_BYTES } else { bytes });

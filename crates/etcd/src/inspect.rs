@@ -24,6 +24,10 @@ pub fn describe_command(bytes: &Bytes, values: bool) -> String {
             Some(host_command::Command::ClusterVersion(version)) => {
                 format!("version of the cluster {version}")
             }
+            Some(host_command::Command::Downgrade(version)) if version.is_empty() => {
+                "no downgrade any more".to_owned()
+            }
+            Some(host_command::Command::Downgrade(version)) => format!("downgrade to {version}"),
             None => "a command of a newer member".to_owned(),
         },
         // Nothing is decoded to this.

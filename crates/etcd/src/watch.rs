@@ -123,7 +123,7 @@ impl Encoder for WatchCodec {
         let events = if events.is_empty() { None } else { Some(events.encoded(encoded)) };
         let bytes = self.encoded_header.len()
             + ID_BYTES_MAX
-            + rest.as_ref().map_or(0, |rest| rest.encoded_len())
+            + rest.as_ref().map_or(0, Message::encoded_len)
             + events.as_ref().map_or(0, |events| events.len());
         if buf.chunk_mut().len() < bytes {
             // In the middle of much, room for all that is sent at once, so that nothing is moved again.

@@ -29,9 +29,9 @@ pub(crate) fn check(addresses: &str) -> Result<(), AddressError> {
     })
 }
 
-/// Checks where this node is to listen; the system may choose the port.
-pub(crate) fn check_own(address: &str) -> Result<(), AddressError> {
-    port_of(address).map(|_| ())
+/// Checks where this node is to listen, at one address or several; the system may choose the ports.
+pub(crate) fn check_own(addresses: &str) -> Result<(), AddressError> {
+    addresses.split(',').try_for_each(|address| port_of(address.trim()).map(drop))
 }
 
 fn port_of(address: &str) -> Result<u16, AddressError> {
@@ -92,6 +92,8 @@ mod tests {
             assert_eq!(check(address).unwrap_err().why, why, "{address}");
         }
         assert_eq!(check_own("127.0.0.1:0"), Ok(()));
+        assert_eq!(check_own("127.0.0.1:0, [::1]:7400"), Ok(()));
         assert!(check_own("127.0.0.1").is_err());
+        assert!(check_own("127.0.0.1:1,").is_err());
     }
 }

@@ -233,7 +233,7 @@ impl<M: Machine> Builder<M> {
         self
     }
 
-    /// Where to listen for peers: `host:port`. Default: this node's address among the members. For
+    /// Where to listen for peers: `host:port`, or several of them separated by commas. Default: this node's address among the members. For
     /// nodes that are reached at another address than they can listen at.
     #[must_use]
     pub fn listen(mut self, address: impl Into<String>) -> Self {

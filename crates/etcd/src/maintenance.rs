@@ -142,8 +142,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::StatusResponse>, Status> {
         let node = self.0.0.node.status().await.map_err(|_| status::stopped())?;
         let reader = self.0.reader();
-        let in_use =
-            on_thread(move || reader.disk_bytes_in_use()).await?.map_err(status::broken)?;
+        let in_use = reader.disk_bytes_in_use();
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let config = self.0.config();
         let quota = match config.quota_backend_bytes {

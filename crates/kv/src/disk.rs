@@ -9,11 +9,12 @@ use core::ops::{Bound, RangeInclusive};
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use redb::backends::FileBackend;
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageBackend, TableDefinition,
+    AccessGuard, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageBackend, TableDefinition,
 };
 
 use crate::record::{self, Place, RecordError, RecordRef};
@@ -81,6 +82,7 @@ pub(crate) struct WriteBatch {
 /// The database.
 pub(crate) struct Disk {
     database: Database,
+    used_bytes: AtomicU64,
 }
 
 impl fmt::Debug for Disk {
@@ -129,7 +131,7 @@ impl Disk {
     }
 
     fn ready(database: Database) -> Result<Self, DiskError> {
-        let disk = Self { database };
+        let disk = Self { database, used_bytes: AtomicU64::new(0) };
         // From here on both tables are there.
         disk.write(&WriteBatch::default())?;
         Ok(disk)
@@ -149,22 +151,29 @@ impl Disk {
         let mut transaction = self.database.begin_write().map_err(failed)?;
         transaction.set_durability(durability).map_err(failed)?;
         transaction.set_quick_repair(matches!(durability, Durability::Immediate));
+        let (mut added, mut gone) = (0, 0);
         {
             let mut history = transaction.open_table(HISTORY).map_err(failed)?;
             let mut bytes = Vec::new();
+            let mut count = |former: Option<AccessGuard<'_, &[u8]>>, new: Option<usize>| {
+                added += new.map_or(0, size_of_record);
+                gone += former.map_or(0, |former| size_of_record(former.value().len()));
+            };
             for changes in batch.tail.iter() {
                 for (sub, event) in (0..).zip(changes.events.iter()) {
                     record::encode(event, &mut bytes);
                     let place = Place { revision: changes.revision.0, sub };
-                    history.insert(key_of(place), bytes.as_slice()).map_err(failed)?;
+                    let former = history.insert(key_of(place), bytes.as_slice());
+                    count(former.map_err(failed)?, Some(bytes.len()));
                 }
             }
             for (place, record) in &batch.records {
-                history.insert(key_of(*place), record.as_slice()).map_err(failed)?;
+                let former = history.insert(key_of(*place), record.as_slice()).map_err(failed)?;
+                count(former, Some(record.len()));
             }
             // Afterwards: what a compaction forgets may be among those that are new.
             for place in &batch.removed {
-                history.remove(key_of(*place)).map_err(failed)?;
+                count(history.remove(key_of(*place)).map_err(failed)?, None);
             }
             let mut meta = transaction.open_table(META).map_err(failed)?;
             for (key, value) in &batch.meta {
@@ -174,7 +183,10 @@ impl Disk {
                 }
             }
         }
-        transaction.commit().map_err(failed)
+        transaction.commit().map_err(failed)?;
+        self.used_bytes.fetch_add(added, Relaxed);
+        self.used_bytes.fetch_sub(gone, Relaxed);
+        Ok(())
     }
 
     /// Everything as it is now, unmoved by later writes. Its pages stay in use as long as it lives.
@@ -183,16 +195,18 @@ impl Disk {
         let history = transaction.open_table(HISTORY).map_err(failed)?;
         let meta = transaction.open_table(META).map_err(failed)?;
         let disk = Arc::clone(self);
-        Ok(DiskView { inner: Arc::new(Tables { history, meta, _disk: disk }) })
+        Ok(DiskView { inner: Arc::new(Tables { history, meta, disk }) })
     }
 
-    /// Bytes of both tables that are in use.
-    pub(crate) fn bytes_in_use(&self) -> Result<u64, DiskError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let history = transaction.open_table(HISTORY).map_err(failed)?;
-        let stats = history.stats().map_err(failed)?;
-        Ok(stats.stored_bytes() + stats.metadata_bytes())
+    /// Bytes of the history, with what it takes to find them; once somebody has [counted](DiskView::scan_back) them.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Relaxed)
     }
+}
+
+/// What a record takes: its place, where it is, and its bytes.
+const fn size_of_record(bytes: usize) -> u64 {
+    (size_of::<u64>() + 2 * size_of::<u32>() + bytes) as u64
 }
 
 /// A new database is at most this large when it gets its magic number, the last thing in its making.
@@ -231,7 +245,7 @@ struct Tables {
     history: ReadOnlyTable<(u64, u32), &'static [u8]>,
     meta: ReadOnlyTable<&'static [u8], &'static [u8]>,
     /// A database that is dropped closes its file.
-    _disk: Arc<Disk>,
+    disk: Arc<Disk>,
 }
 
 impl fmt::Debug for DiskView {
@@ -277,19 +291,23 @@ impl DiskView {
         self.inner.history.len().map_err(failed)
     }
 
-    /// Shows all records, the newest first, until `show` has seen enough.
+    /// Shows all records, the newest first, until `show` has seen enough. If it sees all, their bytes are known from then
+    /// on.
     pub(crate) fn scan_back(
         &self,
         mut show: impl FnMut(Place, RecordRef<'_>) -> bool,
     ) -> Result<(), DiskError> {
+        let mut used = 0;
         for entry in self.inner.history.iter().map_err(failed)?.rev() {
             let (key, value) = entry.map_err(failed)?;
             let place = place_of(key.value());
+            used += size_of_record(value.value().len());
             let record = RecordRef::decode(value.value()).map_err(|why| bad_record(place, why))?;
             if !show(place, record) {
-                break;
+                return Ok(());
             }
         }
+        self.inner.disk.used_bytes.store(used, Relaxed);
         Ok(())
     }
 

@@ -249,13 +249,10 @@ impl Reader {
         (state.index.values_bytes(), state.tails.bytes())
     }
 
-    /// Bytes of the database that are in use.
-    ///
-    /// # Errors
-    ///
-    /// [`DiskError`]: the database failed.
-    pub fn disk_bytes_in_use(&self) -> Result<u64, DiskError> {
-        self.shared.disk().bytes_in_use()
+    /// Bytes of the history in the database, as of the last flush. What the file is larger is free, or the database's own.
+    #[must_use]
+    pub fn disk_bytes_in_use(&self) -> u64 {
+        self.shared.disk().used_bytes()
     }
 
     /// Fixes the revision of a read: the asked one, or the current one for 0 and below.

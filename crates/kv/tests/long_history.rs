@@ -62,11 +62,14 @@ fn it_is_the_same_after_a_start() {
         (ranges, store.reader().hash_kv(Revision(0)).unwrap())
     };
     let before = state(&store);
+    let used_bytes = store.reader().disk_bytes_in_use();
+    assert!(used_bytes > 50 * BATCH * BATCHES, "{used_bytes} bytes");
     drop(store);
     let mut held = Vec::new();
     for _ in 0..3 {
         let (store, opened) = Store::open(disk.backend(), config).unwrap();
         assert_eq!(opened.applied.index, BATCHES);
+        assert_eq!(store.reader().disk_bytes_in_use(), used_bytes, "counted and added up");
         held.push(store.reader().memory_bytes());
         assert!(state(&store) == before, "the store is not what it was");
     }

@@ -402,7 +402,7 @@ impl Probe for Member {
             applied: self.0.node.applied().0,
             quota_bytes: self.quota_bytes().unwrap_or(0),
             size_bytes: self.db_bytes(),
-            used_bytes: reader.disk_bytes_in_use().unwrap_or(0),
+            used_bytes: reader.disk_bytes_in_use(),
             revision: reader.revision().0,
             compact_revision: reader.compacted().0,
             keys: reader.keys() as u64,

@@ -73,6 +73,22 @@ pub(super) struct Second {
 }
 
 impl Ledger {
+    /// Of keys that begin like this.
+    fn new(prefix: String) -> Self {
+        Self(Mutex::new(Known {
+            prefix,
+            writes: 0,
+            reads: 0,
+            second: Second::default(),
+            last_write: Instant::now(),
+            gap: Duration::ZERO,
+            revision: 0,
+            latest: [0; WRITERS],
+            slots: Default::default(),
+            complaints: Vec::new(),
+        }))
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         // What is in it is whole after every change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -192,18 +208,7 @@ impl Traffic {
         };
         let clients = urls.iter().map(client).collect::<Result<Vec<_>, _>>()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let ledger = Arc::new(Ledger(Mutex::new(Known {
-            prefix: format!("quorate-chaos/{:x}/", now.as_millis()),
-            writes: 0,
-            reads: 0,
-            second: Second::default(),
-            last_write: Instant::now(),
-            gap: Duration::ZERO,
-            revision: 0,
-            latest: [0; WRITERS],
-            slots: Default::default(),
-            complaints: Vec::new(),
-        })));
+        let ledger = Arc::new(Ledger::new(format!("quorate-chaos/{:x}/", now.as_millis())));
         let is_over = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         for worker in 0..WRITERS + READERS {
@@ -354,18 +359,7 @@ mod tests {
     use super::*;
 
     fn ledger() -> Ledger {
-        Ledger(Mutex::new(Known {
-            prefix: "p/".to_owned(),
-            writes: 0,
-            reads: 0,
-            second: Second::default(),
-            last_write: Instant::now(),
-            gap: Duration::ZERO,
-            revision: 0,
-            latest: [0; WRITERS],
-            slots: Default::default(),
-            complaints: Vec::new(),
-        }))
+        Ledger::new("p/".to_owned())
     }
 
     fn answer(revision: i64, number: u64) -> RangeResponse {

@@ -1,11 +1,11 @@
 //! What a member knows, shared by whoever applies and whoever serves.
-use std::time::Instant;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
+use std::time::{Duration, Instant};
 
 use quorate_kv::{
     AlarmKind, DefragmentError, Flush, Hub, LeaderTerm, Lessor, LogPlace, Reader, Renewal, Store,
@@ -75,6 +75,8 @@ pub(crate) struct Data {
     /// Whether a flush is being written; begun under the store's lock.
     flushing: Mutex<bool>,
     flushed: Condvar,
+    /// When the last one ended.
+    flushed_at: Mutex<Instant>,
     /// Held while the database is written anew, or replaced.
     rewriting: Mutex<()>,
     /// Whoever writes it anew is to give up.
@@ -110,6 +112,7 @@ impl Data {
             over_quota: AtomicBool::new(false),
             flushing: Mutex::new(false),
             flushed: Condvar::new(),
+            flushed_at: Mutex::new(Instant::now()),
             rewriting: Mutex::new(()),
             rewriting_ends: AtomicBool::new(false),
             failed: OnceLock::new(),
@@ -214,6 +217,19 @@ impl Data {
         drop(self.flushed.wait_while(self.flushing(), |flushing| *flushing));
     }
 
+    /// Whether what waits is worth a flush. Each one makes the log's syncs wait, on the same disk, so a member with little to
+    /// do makes few: what was not flushed is in the log, and carried out again after a restart.
+    pub(crate) fn is_flush_due(&self) -> bool {
+        const ENOUGH_BYTES: u64 = 1 << 20;
+        const LONG: Duration = Duration::from_secs(1);
+        let reader = self.reader();
+        let since = *self.flushed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.unflushed_bytes() >= ENOUGH_BYTES
+            || since.elapsed() >= LONG
+            // A compaction ends with a flush, and somebody may wait for that.
+            || reader.compaction_finished() < reader.compacted()
+    }
+
     /// What is to be written, or up to where everything is durable if there is nothing, or somebody is at it.
     pub(crate) fn begin_flush(&self) -> Result<Flush, LogPlace> {
         let mut store = self.store();
@@ -236,6 +252,7 @@ impl Data {
         self.metrics.commits.observe(began.elapsed());
         self.measure();
         self.unflushed_bytes.store(self.reader().unflushed_bytes(), Ordering::Relaxed);
+        *self.flushed_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         *self.flushing() = false;
         self.flushed.notify_all();
         written

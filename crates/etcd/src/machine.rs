@@ -228,6 +228,9 @@ impl DurableStateMachine for Machine {
 
     fn flush(&mut self) -> io::Result<Flush> {
         self.data.check()?;
+        if !self.data.is_flush_due() {
+            return Ok(Flush::Done(Index(self.data.reader().durable().index)));
+        }
         match self.data.begin_flush() {
             Err(place) => Ok(Flush::Done(Index(place.index))),
             Ok(flush) => {

@@ -268,6 +268,9 @@ impl Driver {
             Report::Spooled(result) => self.spooled(now, result),
             Report::Flushed(index) => {
                 self.state.flushing = false;
+                if index < self.node.raft().applied() {
+                    self.state.flush_at = Some(now.after(FLUSH_INTERVAL_US));
+                }
                 self.node.step(now, Event::StateDurable(index));
             }
             Report::Fetching { from, snapshot } => {

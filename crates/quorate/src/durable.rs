@@ -97,9 +97,10 @@ pub trait DurableStateMachine: Send + Sync + 'static {
     fn apply(&mut self, batch: Batch<'_, Self::Command, Self::Reply>) -> io::Result<Applied>;
 
     /// Makes what was applied durable, and says up to where it is; or says what is left to do for
-    /// that, while `apply` goes on. The log is compacted only below that. Called from time to time,
-    /// never while `apply` runs, and not again before the [job](Flush::Job) of the last time is
-    /// done.
+    /// that, while `apply` goes on. The log is compacted only below that. Called 200 ms after
+    /// something was applied, and again as long as not everything is durable; a machine that has
+    /// little to write may put it off and say how far it is. Never called while `apply` runs, and
+    /// not again before the [job](Flush::Job) of the last time is done.
     ///
     /// # Errors
     ///
